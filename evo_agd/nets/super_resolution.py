@@ -1,0 +1,92 @@
+"""The super-resolution skeleton, as a supernet and as a fixed student."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evo_agd.nets.elastic import ElasticConv, activate
+from evo_agd.nets.operators import BodyBlock
+from evo_agd.nets.upsamplers import UPSAMPLER_CLASSES, Upsampler
+from evo_agd.space.super_resolution import SRArchitecture, SuperResolutionSpace
+
+
+def enlarge(x: Tensor, scale: int) -> Tensor:
+    """The bilinear base that every member adds its correction to."""
+    return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+class SRStudent(nn.Module):
+    """A fixed network of one architecture.
+
+    Args:
+        architecture: what to build; freshly initialised, see :meth:`SRSupernet.cut` for weights.
+    """
+
+    def __init__(self, architecture: SRArchitecture) -> None:
+        super().__init__()
+        a = architecture
+        self.scale = a.scale
+        self.stem = ElasticConv(3, a.features, 3)
+        self.body = nn.Sequential(
+            *(BodyBlock([b.operator], a.features, b.kernel, b.width) for b in a.blocks)
+        )
+        self.upsampler: Upsampler = UPSAMPLER_CLASSES[a.upsampler](
+            a.features, a.upsampler_width, a.scale
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """RGB in 0..1, (N, 3, H, W) to (N, 3, H * scale, W * scale); not clamped."""
+        features = activate(self.body(self.stem(x)))
+        return enlarge(x, self.scale) + self.upsampler(features)
+
+
+class SRSupernet(nn.Module):
+    """All members of a space in one set of weights."""
+
+    def __init__(self, space: SuperResolutionSpace) -> None:
+        super().__init__()
+        self.scale = space.scale
+        features, kernel, width = max(space.features), max(space.kernels), max(space.widths)
+        self.stem = ElasticConv(3, features, 3)
+        self.body = nn.ModuleList(
+            BodyBlock(space.operators, features, kernel, width) for _ in range(max(space.depth))
+        )
+        self.upsamplers = nn.ModuleDict(
+            {
+                name: UPSAMPLER_CLASSES[name](features, max(space.upsampler_widths), space.scale)
+                for name in space.upsamplers
+            }
+        )
+
+    def block(self, index: int) -> BodyBlock:
+        """One elastic body block."""
+        chosen = self.body[index]
+        assert isinstance(chosen, BodyBlock)
+        return chosen
+
+    def upsampler(self, name: str) -> Upsampler:
+        """The elastic upsampler of one kind."""
+        chosen = self.upsamplers[name]
+        assert isinstance(chosen, Upsampler)
+        return chosen
+
+    def forward(self, x: Tensor, path: SRArchitecture) -> Tensor:
+        """The output of one member: what :meth:`cut` of it would give."""
+        features = self.stem(x, path.features)
+        for index, choice in enumerate(path.blocks):
+            features = self.block(index)(features, choice)
+        tail = self.upsampler(path.upsampler)
+        return enlarge(x, self.scale) + tail(activate(features), path.upsampler_width or None)
+
+    def cut(self, path: SRArchitecture) -> SRStudent:
+        """The member as a network of its own, with a copy of its weights."""
+        student = SRStudent(path)
+        student.stem = self.stem.cut(3, path.features, 3)
+        student.body = nn.Sequential(
+            *(self.block(i).cut(choice, path.features) for i, choice in enumerate(path.blocks))
+        )
+        student.upsampler = self.upsampler(path.upsampler).cut(
+            path.features, path.upsampler_width
+        )
+        return student

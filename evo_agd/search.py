@@ -1,0 +1,139 @@
+"""``python -m evo_agd.search``: from a teacher and photographs to small networks."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from evo_agd.config import Settings, load
+from evo_agd.config.load import DEFAULT
+from evo_agd.errors import InputError
+
+RUNS = Path("runs")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m evo_agd.search",
+        description="Train a supernet under distillation, search it, retrain and quantize its "
+        "Pareto front. Exit status: 0 done, 1 failed, 2 bad input, 130 stopped (resumable).",
+    )
+    result.add_argument(
+        "space", nargs="?", type=Path, metavar="SPACE.yaml", help=f"default: embedded {DEFAULT}"
+    )
+    result.add_argument("--run", type=Path, metavar="DIR", help="default: runs/NAME-DATE-TIME")
+    result.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting, as in --set search.evaluations=200; may be repeated",
+    )
+    result.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --run, or with the newest unfinished one of this space",
+    )
+    result.add_argument("--address", metavar="RAY", help="a Ray cluster (default: this machine)")
+    return result
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Run a door and turn what may go wrong into its exit status and one line on stderr."""
+    try:
+        main()
+    except InputError as error:
+        print(f"evo_agd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("evo_agd: stopped; --resume goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        print(f"evo_agd: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def newest_unfinished(name: str) -> Path:
+    """The newest run of a space that has no report yet.
+
+    Raises:
+        InputError: there is none.
+    """
+    there = sorted(RUNS.glob(f"{name}-*/config.yaml"), key=lambda p: p.stat().st_mtime)
+    for config in reversed(there):
+        if not (config.parent / "report.html").exists():
+            return config.parent
+    raise InputError(RUNS, f"an unfinished run of {name} to resume", "none")
+
+
+def _log_to(path: Path) -> None:
+    try:
+        handler = logging.FileHandler(path)
+    except OSError as error:
+        raise InputError(path, "a place that can be written to", error.strerror) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("evo_agd")
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    root.propagate = False
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Do the main job.
+
+    Raises:
+        InputError: see ``docs/architecture.md``, Bad input.
+    """
+    # Late: the command line should answer --help and typing errors before torch is loaded.
+    from evo_agd.run.directory import locked, resume, start
+    from evo_agd.run.pipeline import Pipeline, resolved
+
+    console = Console(highlight=False)
+    name = (arguments.space or Path(DEFAULT)).stem
+    settings: Settings | None = None
+    if arguments.space or arguments.set or not (arguments.resume and arguments.run):
+        settings = resolved(load(arguments.space, arguments.set))
+    if arguments.resume:
+        path = arguments.run or newest_unfinished(name)
+        run, settings = resume(path, settings)
+        pipeline = Pipeline(settings, console, arguments.address)
+    else:
+        assert settings is not None
+        path = arguments.run or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        pipeline = Pipeline(settings, console, arguments.address)
+        run = start(path, settings)
+    console.print(
+        f"{name}: {pipeline.space.count():.2g} architectures, teacher "
+        f"{pipeline.teacher.architecture} with {pipeline.teacher.params:,} parameters, "
+        f"{pipeline.workers} workers, {settings.compute.precision.upper()}, in {run.path}"
+    )
+    with locked(run):
+        _log_to(run.log)
+        logging.getLogger(__name__).info("started: %s", " ".join(sys.argv))
+        pipeline.run(run)
+    from evo_agd.report.table import front_table
+
+    console.print(front_table(run))
+    console.print(f"python -m evo_agd.pareto {run.path} --pick ID --to DIR takes a member away")
+    console.print(str(run.report))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The door; returns the exit status."""
+    parsed = parser().parse_args(arguments)
+    return guarded(lambda: search(parsed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The training loop that the supernet and the students share, resumable to the bit."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import torch
+from torch import Tensor, nn
+
+from evo_agd.files import write_bytes
+
+CLIP = 0.5  # gradient norm; keeps the first steps of a high learning rate from blowing up
+CHECKPOINT_SECONDS = 10.0
+# A short memory of squared gradients: branches start small, and their gradients grow quickly.
+BETAS = (0.9, 0.99)
+FAN_IN = 50.0  # layers up to this fan-in learn at the full rate
+
+Tick = Callable[[int, str], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Adam with a linear warm-up and a cosine decay (one cycle), and averaged weights.
+
+    Args:
+        steps: how many.
+        learning_rate: the peak.
+        ema: decay of the exponential moving average of the weights, 0 to use the last ones.
+        rise: share of the steps in which the learning rate rises.
+    """
+
+    steps: int
+    learning_rate: float
+    ema: float = 0.0
+    rise: float = 0.1
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        up = max(1.0, self.rise * self.steps)
+        if step < up:
+            return self.learning_rate * (step + 1) / up
+        phase = (step - up) / max(1.0, self.steps - up)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * phase)))
+
+
+def bf16_pays() -> bool:
+    """Whether this processor multiplies BF16 natively (AVX-512 BF16, AMX, or a recent Arm)."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def mixed(bf16: bool) -> torch.autocast | nullcontext[None]:
+    """BF16 autocast, or nothing."""
+    return torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run with this many torch threads, then as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+def fit(
+    net: nn.Module,
+    loss_at: Callable[[int], Iterator[Tensor]],
+    schedule: Schedule,
+    *,
+    checkpoint: Path | None = None,
+    tick: Tick = lambda step, note: None,
+) -> nn.Module:
+    """Train ``net`` in place and leave the averaged weights in it.
+
+    Args:
+        loss_at: yields the losses of a step; each is back-propagated before the next is computed,
+            so that only one path's activations are alive.
+        checkpoint: a file to resume from if it is there, and to write every few seconds.
+        tick: called with (steps done, note) after each step.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
+    net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(_groups(net), lr=schedule.learning_rate, betas=BETAS, foreach=True)
+    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    start = 0
+    if checkpoint is not None and checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, start = state["average"], int(state["step"])
+    saved = monotonic()
+    note = ""
+    for step in range(start, schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step) * group["share"]
+        optimizer.zero_grad()
+        total = 0.0
+        for loss in loss_at(step):
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise Diverged(f"the loss is {total} at step {step}; lower learning_rate")
+        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        optimizer.step()
+        decay = min(schedule.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            current = [v for v in net.state_dict().values()]
+            torch._foreach_lerp_(list(average.values()), current, 1 - decay)
+        if step % 20 == 0:
+            note = f"loss {total:.4f}"
+        tick(step + 1, note)
+        if checkpoint is not None and monotonic() - saved > CHECKPOINT_SECONDS:
+            parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
+            save(checkpoint, parts | {"average": average, "step": step + 1})
+            saved = monotonic()
+    net.load_state_dict(average)
+    return net
+
+
+def _groups(net: nn.Module) -> list[dict[str, object]]:
+    """Parameters grouped by fan-in, with the learning rate of wide layers lowered in proportion.
+
+    One Adam step moves a layer's output by learning rate x fan-in (Yang et al., Tensor Programs V,
+    2021). Without this the largest paths of a supernet diverge at rates that suit the small ones.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
+        groups.setdefault(min(1.0, FAN_IN / fan_in), []).append(parameter)
+    return [{"params": members, "share": share} for share, members in sorted(groups.items())]
+
+
+def save(path: Path, state: dict[str, object]) -> None:
+    """``torch.save``, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,195 @@
+"""Training members as networks of their own, several at once, as a Ray Tune run.
+
+Each member's weights and the state of its training lie in the run directory, written whole, so
+that a run that was killed goes on where each member stood. (Tune's own experiment state may be
+torn by a kill: ray#58179. Nothing here depends on it.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from ray import tune
+from safetensors.torch import load_file
+from torch import Tensor
+
+from evo_agd.config.settings import Training
+from evo_agd.nets.students import WEIGHTS, write_weights
+from evo_agd.nets.super_resolution import SRStudent, SRSupernet
+from evo_agd.space.super_resolution import SRArchitecture, SuperResolutionSpace
+from evo_agd.train.distillation import student_losses
+from evo_agd.train.loop import Schedule, Tick, fit
+from evo_agd.train.pairs import CropSampler, Pair
+
+log = logging.getLogger(__name__)
+REPORT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network to train; ``seed`` tells repeated trainings of one architecture apart."""
+
+    id: str
+    architecture: SRArchitecture
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """Unique among the members of a run, and fit for a file name."""
+        return self.id if self.seed == 0 else f"{self.id}+seed{self.seed}"
+
+
+def fresh_student(member: Member) -> SRStudent:
+    """The member with random weights, from its id and seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(member.label.encode()))
+        return SRStudent(member.architecture)
+
+
+def inherited_student(
+    member: Member, space: SuperResolutionSpace, weights: dict[str, Tensor]
+) -> SRStudent:
+    """The member cut out of a trained supernet."""
+    supernet = SRSupernet(space)
+    supernet.load_state_dict(weights)
+    return supernet.cut(member.architecture)
+
+
+def schedule_of(settings: Training) -> Schedule:
+    """The schedule that a section of the settings asks for."""
+    return Schedule(settings.steps, settings.learning_rate, settings.ema)
+
+
+def train_member(
+    member: Member,
+    net: SRStudent,
+    pairs: Sequence[Pair],
+    settings: Training,
+    *,
+    seed: int,
+    bf16: bool,
+    checkpoint: Path | None = None,
+    tick: Tick = lambda step, note: None,
+) -> SRStudent:
+    """Train one student in place and return it."""
+    key = zlib.crc32(f"{seed} {member.label}".encode())
+    sampler = CropSampler(pairs, settings.batch, settings.crop, key)
+    losses = student_losses(net, sampler, weight=settings.teacher_weight, bf16=bf16)
+    fit(net, losses, schedule_of(settings), checkpoint=checkpoint, tick=tick)
+    return net
+
+
+def _trial(
+    config: dict[str, Member],
+    *,
+    folder: Path,
+    pairs: list[Pair],
+    settings: Training,
+    seed: int,
+    bf16: bool,
+    space: SuperResolutionSpace | None,
+    weights: dict[str, Tensor] | None,
+) -> None:
+    """What a Tune worker does: one member, one thread."""
+    torch.set_num_threads(1)
+    member = config["member"]
+    if space is not None and weights is not None:
+        net = inherited_student(member, space, weights)
+    else:
+        net = fresh_student(member)
+    last = monotonic()
+
+    def tick(step: int, note: str) -> None:
+        nonlocal last
+        if monotonic() - last > REPORT_SECONDS:
+            last = monotonic()
+            tune.report({"step": step})
+
+    state = folder / f"{member.label}.state"
+    train_member(
+        member, net, pairs, settings, seed=seed, bf16=bf16, checkpoint=state, tick=tick
+    )
+    write_weights(folder / member.label / WEIGHTS, net)
+    state.unlink(missing_ok=True)
+    tune.report({"step": settings.steps})
+
+
+class _Watch(tune.Callback):  # type: ignore[misc]
+    """Adds the trials' steps up for the progress bar."""
+
+    def __init__(self, before: int, tick: Tick) -> None:
+        self.before = before
+        self.tick = tick
+        self.steps: dict[str, int] = {}
+
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self.steps[trial.trial_id] = result["step"]
+        self.tick(self.before + sum(self.steps.values()), "")
+
+
+def retrain(
+    members: Sequence[Member],
+    folder: Path,
+    pairs: Sequence[Pair],
+    settings: Training,
+    *,
+    seed: int,
+    bf16: bool,
+    space: SuperResolutionSpace | None = None,
+    weights: dict[str, Tensor] | None = None,
+    tick: Tick = lambda step, note: None,
+) -> None:
+    """Train all members that are not done yet; every core of the running Ray takes one at a time.
+
+    Args:
+        folder: keeps a ``<label>/student.safetensors`` for each, and what is needed to go on.
+        space, weights: the supernet to inherit from; without, members start from scratch.
+
+    Raises:
+        RuntimeError: a training failed; what the others reached is kept.
+    """
+    open_members = [m for m in members if not (folder / m.label / WEIGHTS).exists()]
+    if open_members:
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+        trial = tune.with_resources(
+            tune.with_parameters(
+                _trial,
+                folder=folder.resolve(),
+                pairs=list(pairs),
+                settings=settings,
+                seed=seed,
+                bf16=bf16,
+                space=space,
+                weights=weights,
+            ),
+            {"cpu": 1},
+        )
+        before = (len(members) - len(open_members)) * settings.steps
+        results = tune.Tuner(
+            trial,
+            param_space={"member": tune.grid_search(open_members)},
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder.resolve()),
+                verbose=0,
+                callbacks=[_Watch(before, tick)],
+                failure_config=tune.FailureConfig(max_failures=2),
+            ),
+        ).fit()
+        if results.errors:
+            raise RuntimeError(f"retraining failed: {results.errors[0]}")
+
+
+def trained_student(member: Member, folder: Path) -> SRStudent:
+    """What :func:`retrain` left in ``folder`` for a member."""
+    net = SRStudent(member.architecture)
+    net.load_state_dict(load_file(folder / member.label / WEIGHTS))
+    return net
