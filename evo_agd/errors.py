@@ -21,7 +21,3 @@ class InputError(Exception):
     def __str__(self) -> str:
         line = f"{self.where}: expected {self.expected}, found {self.found}"
         return " ".join(line.split())
-
-
-class Interrupted(Exception):
-    """The user stopped the run (Ctrl-C); it can be resumed. Exit status 130."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+log = logging.getLogger(__name__)
 
 Tick = Callable[[int, str], None]
 
@@ -32,8 +36,11 @@ def bar(console: Console, title: str, total: int) -> Iterator[Tick]:
     )
     with Progress(*columns, console=console, refresh_per_second=4) as progress:
         task = progress.add_task(title, total=total, note="")
+        log.info("%s: started", title)
+        began = monotonic()
 
         def tick(done: int, note: str) -> None:
             progress.update(task, completed=done, note=note)
 
         yield tick
+        log.info("%s: done in %.1f s", title, monotonic() - began)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ Key = tuple[str | int, ...]
 def shipped(name: str) -> Path:
     """A search space that travels with the package, or in the checkout beside it."""
     inside = Path(str(files("evo_agd"))) / "search_spaces" / name
-    return inside if inside.exists() else Path(str(files("evo_agd"))).parent / "search_spaces" / name
+    return (
+        inside if inside.exists() else Path(str(files("evo_agd"))).parent / "search_spaces" / name
+    )
 
 
 def _lines(node: yaml.Node | None, key: Key, into: dict[Key, int]) -> None:
@@ -107,7 +109,7 @@ def _fields_at(key: Key) -> list[str]:
         model = field.annotation if field else None
     if isinstance(model, type) and issubclass(model, BaseModel):
         return list(model.model_fields)
-    if typing.get_origin(model) is dict:
+    if typing.get_origin(model) is Mapping:
         return list(typing.get_args(typing.get_args(model)[0]))
     return []
 

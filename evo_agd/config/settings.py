@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -165,7 +166,7 @@ class Settings(Section):
         "distillation_loss",
         "psnr",
     )
-    constraints: dict[Objective, Bound] = {}
+    constraints: Mapping[Objective, Bound] = {}
     supernet: SupernetTraining
     search: Evolution = Evolution()
     students: StudentTraining

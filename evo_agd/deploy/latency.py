@@ -13,9 +13,7 @@ WARM_UP = 3
 ROUNDS = 15
 
 
-def milliseconds(
-    models: Mapping[str, onnxruntime.InferenceSession], size: int
-) -> dict[str, float]:
+def milliseconds(models: Mapping[str, onnxruntime.InferenceSession], size: int) -> dict[str, float]:
     """Median milliseconds of each model on one ``size`` x ``size`` input.
 
     The models take turns, so that whatever else the machine does meets all of them alike; ratios

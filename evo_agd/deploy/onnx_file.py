@@ -83,7 +83,7 @@ class _Crops(CalibrationDataReader):  # type: ignore[misc]
 
 def as_input(low: Photo) -> NDArray[np.float32]:
     """An image as a (1, 3, h, w) array in 0..1."""
-    return np.ascontiguousarray(low.transpose(2, 0, 1)[None], dtype=np.float32) / 255
+    return np.ascontiguousarray(low.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
 
 
 def quantize(source: Path, path: Path, calibration: Sequence[Photo], method: str) -> None:

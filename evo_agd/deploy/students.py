@@ -25,9 +25,7 @@ METRICS, FP32, INT8 = "metrics.json", "student.onnx", "student.int8.onnx"
 
 def mean_psnr(outputs: Sequence[Photo], pairs: Sequence[Pair], scale: int) -> float:
     """Mean Y-PSNR in dB of outputs against the truth."""
-    return float(
-        np.mean([psnr_y(o, p.high, scale) for o, p in zip(outputs, pairs, strict=True)])
-    )
+    return float(np.mean([psnr_y(o, p.high, scale) for o, p in zip(outputs, pairs, strict=True)]))
 
 
 def calibration_inputs(pairs: Sequence[Pair], count: int, side: int, seed: int) -> list[Photo]:
@@ -69,7 +67,10 @@ def finish_student(
     write_student(half_done, name, architecture, net)
     export(net, half_done / FP32)
     quantize(half_done / FP32, half_done / INT8, calibration, settings.method)
-    models = {"fp32": session(half_done / FP32, threads), "int8": session(half_done / INT8, threads)}
+    models = {
+        "fp32": session(half_done / FP32, threads),
+        "int8": session(half_done / INT8, threads),
+    }
     outputs = {kind: [run(m, p.low) for p in validation] for kind, m in models.items()}
     taken = milliseconds(models, settings.latency_size)
     metrics = {

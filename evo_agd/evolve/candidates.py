@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from moocore import hypervolume, is_nondominated
@@ -36,7 +37,7 @@ def cost_values(cost: Cost) -> dict[str, float]:
     return {"gmacs": cost.gmacs, "params": cost.params, "memory_mb": cost.memory_mb}
 
 
-def violation(values: Mapping[str, float], constraints: Mapping[str, Bound]) -> float:
+def violation(values: Mapping[str, float], constraints: Mapping[Any, Bound]) -> float:
     """Sum of relative violations over the constraints on values that are known; 0 is feasible."""
     total = 0.0
     for name, bound in constraints.items():

@@ -8,6 +8,7 @@ draws here are ours, from one generator that the search owns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from deap.base import Fitness
@@ -68,7 +69,7 @@ def crossover(a: Genome, b: Genome, rng: np.random.Generator) -> Genome:
 
 
 def mutate(
-    genome: Genome, space: SearchSpace[object], chance: float, rng: np.random.Generator
+    genome: Genome, space: SearchSpace[Any], chance: float, rng: np.random.Generator
 ) -> Genome:
     """Give each active gene another value with this chance, and at least one of them."""
     active = [i for i, on in enumerate(space.active(genome)) if on]
@@ -93,7 +94,7 @@ class Nsga2:
 
     def __init__(
         self,
-        space: SearchSpace[object],
+        space: SearchSpace[Any],
         objectives: Sequence[str],
         *,
         crossover_chance: float,

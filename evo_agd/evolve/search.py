@@ -117,7 +117,7 @@ class Search:
         space: SearchSpace[Any],
         settings: Evolution,
         objectives: Sequence[str],
-        constraints: Mapping[str, Bound],
+        constraints: Mapping[Any, Bound],
         *,
         seed: int,
         score: Scorer,
@@ -238,7 +238,7 @@ class Search:
         return members
 
 
-def check_constraints(space: SearchSpace[Any], constraints: Mapping[str, Bound]) -> None:
+def check_constraints(space: SearchSpace[Any], constraints: Mapping[Any, Bound]) -> None:
     """Refuse, before anything is trained, constraints that not even the extremes keep.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError
 from torch import Tensor, nn
 
 from evo_agd.space.genes import Genome
@@ -20,7 +22,7 @@ from evo_agd.train.pairs import Pair
 
 log = logging.getLogger(__name__)
 
-# Two results a worker in flight keep it busy while the driver handles the last one.
+# Two evaluations in flight keep a worker busy while the driver handles the last one.
 AHEAD = 2
 RETRIES = 3  # of an evaluation whose worker died
 
@@ -33,7 +35,8 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
         ConnectionError: no cluster answers at that address.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    for name in ("ray", "ray.tune"):  # they explain themselves at length; what fails is raised
+        logging.getLogger(name).setLevel(logging.ERROR)
     local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
     ray.init(
         address=address,
@@ -54,16 +57,20 @@ class _Evaluator:
     def __init__(
         self,
         build: Callable[[], tuple[nn.Module, Callable[[Genome], Any]]],
-        weights: dict[str, Tensor],
-        validation: list[Pair],
+        stored: list[ray.ObjectRef],
         bf16: bool,
     ) -> None:
         torch.set_num_threads(1)
+        weights, validation = ray.get(stored)
         self.net, self.decode = build()
         self.net.load_state_dict(weights)
         self.net.eval().to(memory_format=torch.channels_last)
         self.validation = validation
         self.bf16 = bf16
+
+    def pid(self) -> int:
+        """The worker's process."""
+        return os.getpid()
 
     def evaluate(self, genome: Genome) -> tuple[dict[str, float], float]:
         """Objectives by name, and the seconds that they took."""
@@ -75,6 +82,8 @@ class _Evaluator:
 
 class Workers:
     """A pool of evaluators; scores genomes and yields results as they come.
+
+    A worker that dies is replaced, and what it held is given to another.
 
     Args:
         build: makes the empty supernet and the function from genome to path, in the worker.
@@ -90,20 +99,27 @@ class Workers:
         *,
         bf16: bool,
     ) -> None:
-        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(_Evaluator)
-        stored, pictures = ray.put(weights), ray.put(list(validation))
-        self.actors = [actor.remote(build, stored, pictures, bf16) for _ in range(count)]
+        self.kind = ray.remote(num_cpus=1)(_Evaluator)
+        stored = [ray.put(weights), ray.put(list(validation))]
+        self.arguments = (build, stored, bf16)
+        self.successors: dict[Any, Any] = {}
+        self.actors: list[Any] = [self.kind.remote(*self.arguments) for _ in range(count)]
 
     def __call__(
         self, genomes: Sequence[Genome], /
     ) -> Iterator[tuple[int, dict[str, float], float]]:
-        waiting = iter(enumerate(genomes))
+        """Yield (index, objectives, seconds) of each genome, in the order in which they end.
+
+        Raises:
+            RuntimeError: workers died again and again over one genome.
+        """
+        waiting = deque(enumerate(genomes))
         running: dict[Any, tuple[int, Any]] = {}
+        deaths = [0] * len(genomes)
 
         def submit(actor: Any) -> None:
-            following = next(waiting, None)
-            if following is not None:
-                index, genome = following
+            if waiting:
+                index, genome = waiting.popleft()
                 running[actor.evaluate.remote(genome)] = (index, actor)
 
         for actor in self.actors * AHEAD:
@@ -111,9 +127,26 @@ class Workers:
         while running:
             done, _ = ray.wait(list(running), num_returns=1)
             index, actor = running.pop(done[0])
-            figures, seconds = ray.get(done[0])
+            try:
+                figures, seconds = ray.get(done[0])
+            except RayActorError as error:
+                deaths[index] += 1
+                if deaths[index] > RETRIES:
+                    raise RuntimeError(f"workers keep dying over {genomes[index]}") from error
+                log.warning("a worker died; %s is evaluated again", genomes[index])
+                waiting.append((index, genomes[index]))
+                submit(self._replacement(actor))
+                continue
             submit(actor)
             yield index, figures, seconds
+
+    def _replacement(self, dead: Any) -> Any:
+        """The actor in a dead one's place, started once however many evaluations it held."""
+        if dead in self.actors:
+            place = self.actors.index(dead)
+            self.actors[place] = self.kind.remote(*self.arguments)
+            self.successors[dead] = self.actors[place]
+        return self.successors[dead]
 
     def close(self) -> None:
         """Free the actors."""

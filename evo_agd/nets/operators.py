@@ -54,7 +54,11 @@ class BodyBlock(nn.Module):
 
     def forward(self, x: Tensor, choice: Block | None = None) -> Tensor:
         """Apply the chosen operator; without a choice, the one that a student's block is."""
-        operator, kernel, width = (choice := choice or self.own).operator, choice.kernel, choice.width
+        operator, kernel, width = (
+            (choice := choice or self.own).operator,
+            choice.kernel,
+            choice.width,
+        )
         hidden = activate(self.expand(x, width, 1 if operator == "inverted" else kernel))
         if operator == "inverted":
             assert self.depthwise is not None
@@ -65,9 +69,13 @@ class BodyBlock(nn.Module):
         """The fixed block of this choice, with a copy of this one's weights."""
         kernel, width = choice.kernel, choice.width
         child = BodyBlock([choice.operator], features, kernel, width)
-        child.expand = self.expand.cut(features, width, 1 if choice.operator == "inverted" else kernel)
+        child.expand = self.expand.cut(
+            features, width, 1 if choice.operator == "inverted" else kernel
+        )
         if choice.operator == "inverted":
             assert self.depthwise is not None
             child.depthwise = self.depthwise.cut(width, width, kernel)
-        child.project = self.project.cut(width, features, kernel if choice.operator == "residual" else 1)
+        child.project = self.project.cut(
+            width, features, kernel if choice.operator == "residual" else 1
+        )
         return child

@@ -86,7 +86,5 @@ class SRSupernet(nn.Module):
         student.body = nn.Sequential(
             *(self.block(i).cut(choice, path.features) for i, choice in enumerate(path.blocks))
         )
-        student.upsampler = self.upsampler(path.upsampler).cut(
-            path.features, path.upsampler_width
-        )
+        student.upsampler = self.upsampler(path.upsampler).cut(path.features, path.upsampler_width)
         return student

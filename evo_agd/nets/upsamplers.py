@@ -6,6 +6,7 @@ Each starts small: the skeleton adds it to a bilinear enlargement of the input.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,10 @@ class Upsampler(nn.Module, ABC):
     """What the skeleton needs of an upsampler, elastic or fixed."""
 
     @abstractmethod
+    def __init__(self, features: int, width: int, scale: int) -> None:
+        super().__init__()
+
+    @abstractmethod
     def forward(self, x: Tensor, width: int | None = None) -> Tensor:
         """(N, F, H, W) to (N, 3, H * scale, W * scale); None means the largest width held."""
 
@@ -32,7 +37,7 @@ class Shuffle(Upsampler):
     """One convolution and a sub-pixel shuffle (ESPCN, Shi et al., CVPR 2016); has no width."""
 
     def __init__(self, features: int, width: int, scale: int) -> None:
-        super().__init__()
+        super().__init__(features, width, scale)
         self.scale = scale
         self.conv = ElasticConv(features, 3 * scale**2, 3)
         with torch.no_grad():
@@ -51,7 +56,7 @@ class ShuffleTwice(Upsampler):
     """A sub-pixel shuffle by 2 to ``width`` channels, an activation, a shuffle to the picture."""
 
     def __init__(self, features: int, width: int, scale: int) -> None:
-        super().__init__()
+        super().__init__(features, width, scale)
         self.rest = scale // 2
         self.first = ElasticConv(features, 4 * width, 3)
         self.last = ElasticConv(width, 3 * self.rest**2, 3)
@@ -78,7 +83,7 @@ class Nearest(Upsampler):
     """
 
     def __init__(self, features: int, width: int, scale: int) -> None:
-        super().__init__()
+        super().__init__(features, width, scale)
         self.scale = scale
         self.first = ElasticConv(features, width, 3)
         self.second = ElasticConv(width, width, 3)
@@ -102,4 +107,8 @@ class Nearest(Upsampler):
         return child
 
 
-UPSAMPLER_CLASSES = {"shuffle": Shuffle, "shuffle_twice": ShuffleTwice, "nearest": Nearest}
+UPSAMPLER_CLASSES: dict[str, Callable[[int, int, int], Upsampler]] = {
+    "shuffle": Shuffle,
+    "shuffle_twice": ShuffleTwice,
+    "nearest": Nearest,
+}

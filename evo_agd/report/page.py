@@ -28,9 +28,7 @@ def write_page(run: RunDirectory, settings: Settings, validation: Sequence[Pair]
     environment = Environment(
         loader=PackageLoader("evo_agd.report"), autoescape=True, undefined=StrictUndefined
     )
-    figure = front_figure(
-        rows, history, students[0]["psnr_bicubic"], students[0]["psnr_teacher"]
-    )
+    figure = front_figure(rows, history, students[0]["psnr_bicubic"], students[0]["psnr_teacher"])
     html = environment.get_template("page.html.j2").render(
         name=run.path.name,
         path=str(run.path),

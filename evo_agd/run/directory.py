@@ -161,7 +161,9 @@ def start(path: Path, settings: Settings) -> RunDirectory:
         raise InputError(path, "a folder without a run in it, or --resume", "a run")
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(path, "a new or empty folder", _what(path).replace("a folder", "files"))
+            raise InputError(
+                path, "a new or empty folder", _what(path).replace("a folder", "files")
+            )
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(path, "a place that can be written to", error.strerror) from error

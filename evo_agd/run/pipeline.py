@@ -15,7 +15,6 @@ from torch import Tensor
 
 from evo_agd.config import Settings
 from evo_agd.deploy.students import calibration_inputs, finish_student
-from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate
 from evo_agd.evolve.search import Search, SearchState, check_constraints
 from evo_agd.evolve.workers import Workers, cluster
@@ -42,9 +41,7 @@ def resolved(settings: Settings) -> Settings:
     if settings.compute.precision != "auto":
         return settings
     compute = {"precision": "bf16" if bf16_pays() else "fp32"}
-    return settings.model_copy(
-        update={"compute": settings.compute.model_copy(update=compute)}
-    )
+    return settings.model_copy(update={"compute": settings.compute.model_copy(update=compute)})
 
 
 def chosen_for_retraining(members: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -116,7 +113,7 @@ class Pipeline:
 
     def run(self, run: RunDirectory) -> None:
         """Run every stage that is not done yet."""
-        train, validation = self._teach(run)
+        train, validation = self.teach(run)
         self._train_supernet(run, train)
         weights = load_file(run.supernet)
         if not run.front.exists() or self._unfinished(run):
@@ -135,7 +132,7 @@ class Pipeline:
     def _chosen(self, run: RunDirectory) -> list[dict[str, Any]]:
         return chosen_for_retraining(run.read_front(), self.settings.students.count)
 
-    def _teach(self, run: RunDirectory) -> tuple[list[Pair], list[Pair]]:
+    def teach(self, run: RunDirectory) -> tuple[list[Pair], list[Pair]]:
         cache = TeacherCache(run.teacher, self.teacher, self.settings.scale)
         total = len(self.train_inputs) + len(self.validation_inputs)
         with bar(self.console, "1/6 teacher's answers", total) as tick:
@@ -167,9 +164,7 @@ class Pipeline:
             bf16=self.bf16,
         )
         with bar(self.console, "2/6 supernet", settings.steps) as tick:
-            fit(
-                net, losses, schedule_of(settings), checkpoint=run.supernet_state, tick=tick
-            )
+            fit(net, losses, schedule_of(settings), checkpoint=run.supernet_state, tick=tick)
         write_weights(run.supernet, net)
         run.supernet_state.unlink(missing_ok=True)
 
@@ -187,9 +182,7 @@ class Pipeline:
         state = None
         if run.search_state.exists():
             state = SearchState.from_json(run.search_state.read_text())
-        pool = Workers(
-            self.workers, builder(settings), weights, validation, bf16=self.bf16
-        )
+        pool = Workers(self.workers, builder(settings), weights, validation, bf16=self.bf16)
         with bar(self.console, "3/6 search", settings.search.evaluations) as tick:
             search = Search(
                 self.space,
@@ -205,17 +198,13 @@ class Pipeline:
         pool.close()
         write_json(run.front, [front_entry(c) for c in found])
 
-    def _retrain(
-        self, run: RunDirectory, weights: dict[str, Tensor], train: list[Pair]
-    ) -> None:
+    def _retrain(self, run: RunDirectory, weights: dict[str, Tensor], train: list[Pair]) -> None:
         settings = self.settings
         chosen = [m for m in self._chosen(run) if not run.student(m["id"]).exists()]
         if not chosen:
             return
         members = [Member(m["id"], self.space.parse(m["id"])) for m in chosen]
-        with bar(
-            self.console, "4/6 students", settings.students.steps * len(members)
-        ) as tick:
+        with bar(self.console, "4/6 students", settings.students.steps * len(members)) as tick:
             retrain(
                 members,
                 run.retraining,
@@ -228,9 +217,7 @@ class Pipeline:
                 tick=tick,
             )
 
-    def _deploy(
-        self, run: RunDirectory, train: list[Pair], validation: list[Pair]
-    ) -> None:
+    def _deploy(self, run: RunDirectory, train: list[Pair], validation: list[Pair]) -> None:
         settings = self.settings
         chosen = self._chosen(run)
         calibration = calibration_inputs(

@@ -131,14 +131,10 @@ class SuperResolutionSpace(SearchSpace[SRArchitecture]):
         blocks = []
         for index in range(self.depth[genome[1]]):
             operator, kernel, width = genome[2 + 3 * index : 5 + 3 * index]
-            blocks.append(
-                Block(self.operators[operator], self.kernels[kernel], self.widths[width])
-            )
+            blocks.append(Block(self.operators[operator], self.kernels[kernel], self.widths[width]))
         upsampler = self.upsamplers[genome[-2]]
         width = 0 if upsampler == "shuffle" else self.upsampler_widths[genome[-1]]
-        return SRArchitecture(
-            self.scale, self.features[genome[0]], tuple(blocks), upsampler, width
-        )
+        return SRArchitecture(self.scale, self.features[genome[0]], tuple(blocks), upsampler, width)
 
     def encode(self, architecture: SRArchitecture) -> Genome:
         a = architecture
@@ -195,9 +191,7 @@ class SuperResolutionSpace(SearchSpace[SRArchitecture]):
         block = Block(operator, pick(self.kernels), pick(self.widths))
         tail = 0 if upsampler == "shuffle" else pick(self.upsampler_widths)
         blocks = (block,) * pick(self.depth)
-        return self.encode(
-            SRArchitecture(self.scale, pick(self.features), blocks, upsampler, tail)
-        )
+        return self.encode(SRArchitecture(self.scale, pick(self.features), blocks, upsampler, tail))
 
     def anchors(self) -> list[Genome]:
         """One per upsampler, with the largest body: operators share weights, upsamplers do not."""

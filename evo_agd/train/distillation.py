@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def distillation_loss(output: Tensor, high: Tensor, teacher: Tensor, weight: flo
 
 def supernet_losses(
     forward: Callable[[Tensor, Genome], Tensor],
-    space: SearchSpace[object],
+    space: SearchSpace[Any],
     sampler: CropSampler,
     *,
     warm_up: int,
@@ -87,7 +88,7 @@ class Score:
 
 
 def score(net: Callable[[Tensor], Tensor], pairs: Sequence[Pair], *, bf16: bool) -> Score:
-    """Mean over whole validation photographs of both figures, outputs rounded to 8 bits for PSNR."""
+    """Means over whole validation photographs; outputs are rounded to 8 bits for PSNR only."""
     distances, decibels = [], []
     for pair in pairs:
         low, teacher = to_tensor([pair.low]), to_tensor([pair.teacher])

@@ -70,7 +70,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """The loss is no longer a number."""
 
 
@@ -91,7 +91,7 @@ def fit(
         tick: called with (steps done, note) after each step.
 
     Raises:
-        Diverged: a loss is not finite.
+        DivergedError: a loss is not finite.
     """
     net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(_groups(net), lr=schedule.learning_rate, betas=BETAS, foreach=True)
@@ -110,15 +110,15 @@ def fit(
         optimizer.zero_grad()
         total = 0.0
         for loss in loss_at(step):
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += float(loss.detach())
         if not math.isfinite(total):
-            raise Diverged(f"the loss is {total} at step {step}; lower learning_rate")
+            raise DivergedError(f"the loss is {total} at step {step}; lower learning_rate")
         nn.utils.clip_grad_norm_(net.parameters(), CLIP)
         optimizer.step()
         decay = min(schedule.ema, (step + 1) / (step + 10))
         with torch.no_grad():
-            current = [v for v in net.state_dict().values()]
+            current = list(net.state_dict().values())
             torch._foreach_lerp_(list(average.values()), current, 1 - decay)
         if step % 20 == 0:
             note = f"loss {total:.4f}"

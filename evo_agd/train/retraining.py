@@ -114,15 +114,17 @@ def _trial(
             tune.report({"step": step})
 
     state = folder / f"{member.label}.state"
-    train_member(
-        member, net, pairs, settings, seed=seed, bf16=bf16, checkpoint=state, tick=tick
-    )
+    train_member(member, net, pairs, settings, seed=seed, bf16=bf16, checkpoint=state, tick=tick)
     write_weights(folder / member.label / WEIGHTS, net)
     state.unlink(missing_ok=True)
     tune.report({"step": settings.steps})
 
 
-class _Watch(tune.Callback):  # type: ignore[misc]
+def _no_tick(step: int, note: str) -> None:
+    """What a bar becomes where nobody looks."""
+
+
+class _Watch(tune.Callback):
     """Adds the trials' steps up for the progress bar."""
 
     def __init__(self, before: int, tick: Tick) -> None:
@@ -130,7 +132,16 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self.tick = tick
         self.steps: dict[str, int] = {}
 
-    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Watch:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune writes its callbacks to disk, and a progress bar holds a lock.
+        return _Watch, (self.before, _no_tick)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self.steps[trial.trial_id] = result["step"]
         self.tick(self.before + sum(self.steps.values()), "")
 

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evo_agd.config import dump, load
+from evo_agd.errors import InputError
+from tests.conftest import ROOT
+
+SHIPPED = sorted((ROOT / "search_spaces").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_shipped_spaces_load_and_survive_a_round_trip(path: Path, tmp_path: Path) -> None:
+    settings = load(path)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump(settings))
+    assert load(copy) == settings
+
+
+def test_the_embedded_default_needs_no_file() -> None:
+    assert load() == load(ROOT / "search_spaces" / "sr_x4_small.yaml")
+
+
+def refused(path: Path, *assignments: str) -> str:
+    with pytest.raises(InputError) as caught:
+        load(path, assignments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edited(world: Path, tmp_path: Path, old: str, new: str) -> Path:
+    text = (world / "tiny.yaml").read_text()
+    assert old in text
+    path = tmp_path / "edited.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_an_unknown_key_names_line_and_nearest_key(world: Path, tmp_path: Path) -> None:
+    line = refused(edited(world, tmp_path, "population: 6", "populaton: 6"))
+    assert "edited.yaml:14" in line and "search.populaton" in line and "population?" in line
+
+
+def test_an_unknown_section_key_too(world: Path, tmp_path: Path) -> None:
+    line = refused(edited(world, tmp_path, "teacher:", "techer:"))
+    assert "edited.yaml:11" in line and "teacher?" in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("population: 6", "population: 1", "greater than or equal to 2"),
+        ("steps: 12", "steps: many", "integer"),
+        ("[4, 8]\n  depth", "[8, 4]\n  depth", "ascending"),
+        ("[1, 2]", "[2, 2]", "different"),
+        ("warm_up: 3", "warm_up: 12", "below steps"),
+        ("super_resolution", "style_transfer", "'super_resolution'"),
+        ("[residual, ", "[residul, ", "'residual'"),
+    ],
+)
+def test_values_out_of_range(
+    world: Path, tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    line = refused(edited(world, tmp_path, old, new))
+    assert "edited.yaml:" in line and expected in line and "found" in line
+
+
+def test_a_missing_key_is_named(world: Path, tmp_path: Path) -> None:
+    line = refused(edited(world, tmp_path, "steps: 12, ", ""))
+    assert "supernet.steps" in line
+
+
+def test_not_yaml(world: Path, tmp_path: Path) -> None:
+    assert "edited.yaml:" in refused(edited(world, tmp_path, "[1, 2]", "[1, 2"))
+
+
+def test_not_a_mapping(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    assert "list.yaml: expected a mapping" in refused(tmp_path / "list.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert "nothing" in refused(tmp_path / "empty.yaml")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "nowhere.yaml" in refused(tmp_path / "nowhere.yaml")
+
+
+def test_set_overrides_and_is_checked(world: Path) -> None:
+    path = world / "tiny.yaml"
+    assert load(path, ["search.population=10"]).search.population == 10
+    assert load(path, ["constraints.gmacs.max=0.5"]).constraints["gmacs"].max == 0.5
+    assert "--set search.populaton=3" in refused(path, "search.populaton=3")
+    assert "--set seed=-1" in refused(path, "seed=-1")
+    assert "KEY=VALUE" in refused(path, "seed")
+    assert "--set seed.deep=1" in refused(path, "seed=1", "seed.deep=1")
+
+
+def test_extends_merges_and_refuses_a_circle(world: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text(f"extends: {world / 'tiny.yaml'}\nsearch: {{population: 9}}\n")
+    settings = load(child)
+    assert (settings.search.population, settings.search.evaluations) == (9, 24)
+    child.write_text("extends: child.yaml\n")
+    assert "child.yaml:1" in refused(child)
+
+
+def test_paths_are_relative_to_the_file(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert Path(load(world / "tiny.yaml").data.train) == (world / "photos").resolve()
