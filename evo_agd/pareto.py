@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evo_agd.errors import InputError
-from evo_agd.report.table import Row, front_rows, front_table
+from evo_agd.report.table import Row, front_rows, front_table, student_table
 from evo_agd.run.directory import RunDirectory
 from evo_agd.search import guarded
 
@@ -92,7 +92,10 @@ def pareto(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(rows, indent=2))
     else:
-        Console(highlight=False).print(front_table(run, rows))
+        console = Console(highlight=False)
+        console.print(front_table(run, rows))
+        if students := student_table(rows):
+            console.print(students)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

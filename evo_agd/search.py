@@ -122,11 +122,15 @@ def search(arguments: argparse.Namespace) -> None:
         _log_to(run.log)
         logging.getLogger(__name__).info("started: %s", " ".join(sys.argv))
         pipeline.run(run)
-    from evo_agd.report.table import front_table
+    from evo_agd.report.table import front_rows, student_table
 
-    console.print(front_table(run))
-    console.print(f"python -m evo_agd.pareto {run.path} --pick ID --to DIR takes a member away")
-    console.print(str(run.report))
+    rows = front_rows(run)
+    console.print(f"{len(rows)} members on the front; `python -m evo_agd.pareto {run.path}` lists")
+    console.print("them, and takes one away with `--pick ID --to DIR`")
+    if students := student_table(rows):
+        console.print(students)
+    # Not through the console: a path must stay on one line, to be clicked or piped.
+    print(run.report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -70,7 +70,12 @@ def export(net: nn.Module, path: Path) -> None:
             dynamic_shapes=(dynamic,),
         )
     assert program is not None
-    write_bytes(path, program.model_proto.SerializeToString())
+    model = program.model_proto
+    # The exporter writes stack traces beside every node and value: most of a small file.
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    write_bytes(path, model.SerializeToString())
 
 
 class _Crops(CalibrationDataReader):  # type: ignore[misc]

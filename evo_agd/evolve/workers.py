@@ -57,7 +57,7 @@ class _Evaluator:
     def __init__(
         self,
         build: Callable[[], tuple[nn.Module, Callable[[Genome], Any]]],
-        stored: list[ray.ObjectRef],
+        stored: list[Any],
         bf16: bool,
     ) -> None:
         torch.set_num_threads(1)

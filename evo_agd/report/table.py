@@ -14,11 +14,11 @@ Row = dict[str, Any]
 STUDENT_COLUMNS = {
     "psnr": ("PSNR", "{:.2f}"),
     "psnr_int8": ("INT8", "{:.2f}"),
-    "gain": ("over bicubic", "{:+.2f}"),
+    "gain": ("bicubic+", "{:+.2f}"),
     "fp32_mb": ("MB", "{:.2f}"),
-    "int8_mb": ("INT8 MB", "{:.3f}"),
-    "ms_fp32": ("ms", "{:.1f}"),
-    "ms_int8": ("INT8 ms", "{:.1f}"),
+    "int8_mb": ("INT8", "{:.2f}"),
+    "ms_fp32": ("ms", "{:.0f}"),
+    "ms_int8": ("INT8", "{:.0f}"),
 }
 
 
@@ -37,24 +37,41 @@ def front_rows(run: RunDirectory) -> list[Row]:
 
 
 def front_table(run: RunDirectory, rows: list[Row] | None = None) -> Table:
-    """The front; members that were retrained show what they reached."""
+    """The whole front, cheapest first, by its supernet scores."""
     rows = front_rows(run) if rows is None else rows
-    students = [r["student"] for r in rows if r["student"]]
-    size = f", ms at {students[0]['ms_size']}x{students[0]['ms_size']}" if students else ""
     table = Table(
-        title=f"Pareto front: {len(rows)} members, {len(students)} retrained",
-        caption=f"GMACs at the space's input size, convolutions only; Y-PSNR in dB{size}",
+        title=f"Pareto front: {len(rows)} members",
+        caption="GMACs at the space's input size, convolutions only; Y-PSNR in dB",
     )
-    table.add_column("id", no_wrap=True)
-    for heading in ("GMACs", "params", "distillation", "supernet PSNR"):
-        table.add_column(heading, justify="right")
-    for heading, _ in STUDENT_COLUMNS.values():
-        table.add_column(heading, justify="right", style="bold")
+    table.add_column("id", overflow="fold")
+    for heading in ("GMACs", "params", "distillation", "PSNR", "retrained"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
+        reached = f"{row['student']['psnr']:.2f}" if row["student"] else ""
         cells = [row["id"], f"{row['gmacs']:.2f}", f"{row['params']:,}"]
-        cells += [f"{row['distillation_loss']:.4f}", f"{row['psnr']:.2f}"]
-        if student := row["student"]:
-            student = {**student, "gain": student["psnr"] - student["psnr_bicubic"]}
-            cells += [form.format(student[key]) for key, (_, form) in STUDENT_COLUMNS.items()]
+        cells += [f"{row['distillation_loss']:.4f}", f"{row['psnr']:.2f}", reached]
         table.add_row(*cells)
+    return table
+
+
+def student_table(rows: list[Row]) -> Table | None:
+    """What the retrained members reached; None if there are none yet."""
+    ready = [r for r in rows if r["student"]]
+    if not ready:
+        return None
+    size, first = ready[0]["student"]["ms_size"], ready[0]["student"]
+    table = Table(
+        title=f"{len(ready)} students, retrained and quantized",
+        caption=f"Y-PSNR in dB (bicubic {first['psnr_bicubic']:.2f}, teacher "
+        f"{first['psnr_teacher']:.2f}); file sizes; ONNX Runtime at {size}x{size}, "
+        f"{first['ms_threads']} threads",
+    )
+    table.add_column("id", overflow="fold")
+    table.add_column("GMACs", justify="right", no_wrap=True)
+    for heading, _ in STUDENT_COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in ready:
+        values = {**row["student"], "gain": row["student"]["psnr"] - row["student"]["psnr_bicubic"]}
+        cells = [form.format(values[key]) for key, (_, form) in STUDENT_COLUMNS.items()]
+        table.add_row(row["id"], f"{row['gmacs']:.2f}", *cells)
     return table

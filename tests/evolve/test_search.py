@@ -110,8 +110,7 @@ def test_evolution_beats_chance_on_the_same_budget(tiny_space: SuperResolutionSp
         from evo_agd.evolve.candidates import volume
 
         gains.append(
-            volume(state.candidates, OBJECTIVES, *box)
-            - volume(chance.candidates, OBJECTIVES, *box)
+            volume(state.candidates, OBJECTIVES, *box) - volume(chance.candidates, OBJECTIVES, *box)
         )
     assert np.mean(gains) > 0
 

@@ -55,9 +55,7 @@ def test_the_default_space_is_large() -> None:
 @settings(max_examples=15, deadline=None)
 def test_cost_is_what_two_counters_find_on_the_built_network(genome: Genome) -> None:
     height, width = 16, 24
-    space = SuperResolutionSpace(
-        scale=4, input_size=(height, width), **load().genes.model_dump()
-    )
+    space = SuperResolutionSpace(scale=4, input_size=(height, width), **load().genes.model_dump())
     net = SRStudent(space.decode(genome))
     x = torch.zeros(1, 3, height, width)
     with FlopCounterMode(display=False) as counter:

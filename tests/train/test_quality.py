@@ -15,7 +15,9 @@ from evo_agd.train.quality import luma, psnr_y
 from tests.conftest import photograph
 
 
-@pytest.mark.parametrize(("name", "published", "tolerance"), [("Set5", 28.42, 0.05), ("Set14", 26.00, 0.12)])
+@pytest.mark.parametrize(
+    ("name", "published", "tolerance"), [("Set5", 28.42, 0.05), ("Set14", 26.00, 0.12)]
+)
 def test_bicubic_is_what_the_papers_publish(
     shared: Path, name: str, published: float, tolerance: float
 ) -> None:

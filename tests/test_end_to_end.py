@@ -1,0 +1,211 @@
+"""The doors as a user meets them: whole runs in processes of their own, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evo_agd import benchmark, pareto, search
+from evo_agd.train.images import read_photo
+
+STAGES = ["1/6 teacher", "2/6 supernet", "3/6 search", "4/6 students", "5/6 INT8", "6/6 report"]
+
+
+def command(world: Path, run: Path, *more: str) -> list[str]:
+    module = [sys.executable, "-m", "evo_agd.search"]
+    return [*module, str(world / "tiny.yaml"), "--run", str(run), *more]
+
+
+def call(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = call(command(world, run))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().replace("\n", "").endswith("report.html")
+    return run
+
+
+def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
+    front = json.loads((undisturbed / "front.json").read_text())
+    costs = [m["gmacs"] for m in front]
+    assert costs == sorted(costs) and len({m["id"] for m in front}) == len(front) >= 2
+    assert {"id", "genome", "gmacs", "params", "memory_mb", "distillation_loss", "psnr"} == set(
+        front[0]
+    )
+    history = (undisturbed / "search/history.csv").read_text().splitlines()
+    assert len(history) == 25
+    students = [p.parent for p in undisturbed.glob("students/*/metrics.json")]
+    assert len(students) == 2
+    for folder in students:
+        assert {p.name for p in folder.iterdir()} == {
+            "architecture.yaml", "student.safetensors", "metrics.json",
+            "student.onnx", "student.int8.onnx",
+        }  # fmt: skip
+    page = (undisturbed / "report.html").read_text()
+    assert students[0].name in page and "data:image/png;base64" in page
+    assert "<script src" not in page and "<link" not in page
+    assert not list(undisturbed.glob("retraining")) and not list(undisturbed.glob("*.state"))
+
+
+def kill_in(stage: str, world: Path, run: Path) -> None:
+    """Start a run and kill its whole process group with SIGKILL once the stage has begun."""
+    process = subprocess.Popen(
+        command(world, run),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        limit = time.monotonic() + 200
+        while time.monotonic() < limit and process.poll() is None:
+            log = run / "log.txt"
+            if log.exists() and f"{stage}" in log.read_text():
+                break
+            time.sleep(0.02)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert stage in (run / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_a_stage_and_resumed_gives_the_same_front(
+    stage: str, world: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    kill_in(stage, world, run)
+    # Other workers than before: no figure depends on their number.
+    done = call(command(world, run, "--resume", "--set", "compute.workers=1"))
+    assert done.returncode == 0, done.stderr
+    assert (run / "front.json").read_bytes() == (undisturbed / "front.json").read_bytes()
+    names = {p.parent.name for p in run.glob("students/*/metrics.json")}
+    assert names == {p.parent.name for p in undisturbed.glob("students/*/metrics.json")}
+    for name in names:
+        weights = Path("students") / name / "student.safetensors"
+        assert (run / weights).read_bytes() == (undisturbed / weights).read_bytes()
+
+
+def test_a_finished_run_is_not_repeated(world: Path, undisturbed: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*.safetensors")}
+    assert search.main([str(world / "tiny.yaml"), "--run", str(undisturbed), "--resume"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*.safetensors")} == before
+
+
+def test_pareto_shows_filters_and_prints_json(
+    undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    front = json.loads((undisturbed / "front.json").read_text())
+    assert pareto.main([str(undisturbed), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["id"] for r in rows] == [m["id"] for m in front]
+    assert sum(r["student"] is not None for r in rows) == 2
+    assert pareto.main([str(undisturbed), "--json", "--max-gmacs", str(front[0]["gmacs"])]) == 0
+    assert [r["id"] for r in json.loads(capsys.readouterr().out)] == [front[0]["id"]]
+    assert pareto.main([str(undisturbed), "--json", "--min-psnr", "99"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert pareto.main([str(undisturbed)]) == 0
+    assert front[0]["id"] in capsys.readouterr().out
+
+
+def test_pick_takes_a_student_away(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = next(undisturbed.glob("students/*/metrics.json")).parent.name
+    to = tmp_path / "mine"
+    assert pareto.main([str(undisturbed), "--pick", name, "--to", str(to)]) == 0
+    assert (to / "student.int8.onnx").is_file()
+    capsys.readouterr()
+    assert pareto.main([str(undisturbed), "--pick", name, "--to", str(to)]) == 2
+    assert "does not exist yet" in capsys.readouterr().err
+    other = str(tmp_path / "other")
+    assert pareto.main([str(undisturbed), "--pick", "nonsense", "--to", other]) == 2
+    assert "not on the front" in capsys.readouterr().err
+    assert pareto.main([str(undisturbed), "--pick", name]) == 2
+    assert "--to" in capsys.readouterr().err
+    assert pareto.main([str(tmp_path)]) == 2
+
+
+def test_rank_compares_scores_with_training_alone(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_file = tmp_path / "rank.json"
+    arguments = ["rank", str(undisturbed), "--members", "4", "--seeds", "2", "--steps", "3"]
+    assert benchmark.main([*arguments, "--json", str(rows_file)]) == 0
+    assert "GMACs alone" in capsys.readouterr().out
+    *rows, summary = json.loads(rows_file.read_text())
+    assert len(rows) == 4 and all(len(r["psnr_alone_seeds"]) == 2 for r in rows)
+    assert -1 <= summary["tau_score"] <= 1
+    assert rows[0]["psnr_alone_seeds"][0] != rows[0]["psnr_alone_seeds"][1]
+    assert benchmark.main([*arguments, "--near-gmacs", "1000"]) == 2
+    assert "all that were found" in capsys.readouterr().err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a door says on bad input: one line on stderr, status 2."""
+    assert search.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and captured.err.startswith("evo_agd: ")
+    assert "expected" in captured.err and "found" in captured.err
+    return captured.err
+
+
+def test_bad_input_ends_with_one_line_and_leaves_nothing(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny, run = str(world / "tiny.yaml"), tmp_path / "run"
+
+    def told(*more: str) -> str:
+        line = refused(capsys, tiny, "--run", str(run), *more)
+        assert not run.exists()
+        return line
+
+    assert "nowhere.yaml" in refused(capsys, str(tmp_path / "nowhere.yaml"))
+    assert "population" in told("--set", "search.populaton=3")
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    assert "notes.txt" in told("--set", f"teacher={tmp_path / 'notes.txt'}")
+    assert "found scale 4" in told("--set", "scale=2")
+    (tmp_path / "empty").mkdir()
+    assert "empty" in told("--set", f"data.train={tmp_path / 'empty'}")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no image")
+    assert "a.png" in told("--set", f"data.train={tmp_path / 'broken'}")
+    assert "at least 80x80" in told("--set", "supernet.crop=20")
+    assert "cheapest" in told("--set", "constraints.gmacs.max=0.000001")
+    assert "a run to resume" in told("--resume")
+    monkeypatch.chdir(tmp_path)
+    assert "to resume" in refused(capsys, tiny, "--resume")
+    file = tmp_path / "file"
+    file.write_text("precious")
+    assert "file" in refused(capsys, tiny, "--run", str(file / "run"))
+    assert "new or empty" in refused(capsys, tiny, "--run", str(file))
+    assert file.read_text() == "precious"
+
+
+def test_another_configuration_loses_nothing(
+    world: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.read_bytes() for p in undisturbed.rglob("*.json")}
+    tiny, run = str(world / "tiny.yaml"), ["--run", str(undisturbed)]
+    assert "--resume" in refused(capsys, tiny, *run)
+    assert "seed" in refused(capsys, tiny, *run, "--set", "seed=1")
+    assert "seed" in refused(capsys, tiny, *run, "--set", "seed=1", "--resume")
+    assert {p: p.read_bytes() for p in undisturbed.rglob("*.json")} == before
+
+
+def test_the_bundled_photographs_decode() -> None:
+    from evo_agd.train.pairs import BUNDLED, photo_paths
+
+    for path in photo_paths(BUNDLED, validation=True):
+        assert read_photo(path).shape[2] == 3
