@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,8 +109,8 @@ def rank(
 ) -> list[dict[str, Any]]:
     """Score, train alone, compare; prints the table and returns its rows.
 
-    Trainings that are done are kept in ``RUN/rank`` until the end, so that a run that was stopped
-    goes on.
+    Trainings that are done are kept in ``RUN/rank`` for later calls with the same budget, and for
+    one that was stopped to go on.
     """
     settings = run.settings()
     if not run.supernet.is_file():
@@ -170,7 +169,6 @@ def rank(
     cores = len(os.sched_getaffinity(0))
     note = f"{budget.steps} steps of {budget.batch} crops alone, {seeds} seed(s), {cores} cores"
     _show(console, rows, found, note)
-    shutil.rmtree(run.path / "rank")
     return [*rows, {"summary": note, **found.__dict__}]
 
 

@@ -1,23 +1,25 @@
-"""The body block: three operators in one set of weights, each near the identity at first.
+"""The body block: every operator in one set of weights, each near the identity at first.
 
-All three are a hidden layer added to the input: expand, activate, project. They differ in where
-the spatial kernel sits, and share what they have in common: a 1x1 convolution is the centre of the
-k x k one, a narrow layer the front of a wide one. A block that starts near the identity can be
-left out or swapped without shocking the blocks behind it. Both are what lets the scores of paths
-through one supernet mean something (docs/architecture.md).
+All operators are a hidden layer added to the input: expand, activate, project. They differ in where
+the spatial kernel sits, and share the convolutions that play the same role:
 
-=========  ========================  ==========  =======================================
-operator   expand                    in between  project
-=========  ========================  ==========  =======================================
-residual   k x k                                 k x k (EDSR, Lim et al., 2017)
-fused      k x k                                 1 x 1 (EfficientNetV2, Tan & Le, 2021)
-inverted   1 x 1                     depthwise   1 x 1 (MobileNetV2, Sandler et al., 2018)
-=========  ========================  ==========  =======================================
+=========  ===============  ==========  ===============  ======================================
+operator   expand           in between  project
+=========  ===============  ==========  ===============  ======================================
+residual   spatial (k x k)              spatial (k x k)  EDSR, Lim et al., 2017
+fused      spatial (k x k)              point (1 x 1)    EfficientNetV2, Tan & Le, 2021
+inverted   point (1 x 1)    depthwise   point (1 x 1)    MobileNetV2, Sandler et al., 2018
+kernel 1   point (1 x 1)                point (1 x 1)    whatever the operator
+=========  ===============  ==========  ===============  ======================================
+
+A narrow layer is the front of a wide one and a small kernel the centre of a large one, but a 1x1
+convolution is not the centre of a 3x3 one: what surrounds the centre does most of the work there,
+and operators that lived on the centre alone scored too low (docs/architecture.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -25,57 +27,74 @@ from torch import Tensor, nn
 from evo_agd.nets.elastic import ElasticConv, activate
 from evo_agd.space.super_resolution import Block
 
-START = 0.1  # factor on the initial weights of the projection
+START = 0.1  # factor on the initial weights of what moves a block away from the identity
+EXPAND = {"residual": "spatial", "fused": "spatial", "inverted": "point"}
+PROJECT = {"residual": "spatial", "fused": "point", "inverted": "point"}
+
+
+def roles(choice: Block) -> tuple[str, bool, str]:
+    """Which expansion a block uses, whether a depthwise convolution, and which projection."""
+    if choice.kernel == 1:
+        return "point", False, "point"
+    return EXPAND[choice.operator], choice.operator == "inverted", PROJECT[choice.operator]
 
 
 class BodyBlock(nn.Module):
     """(N, F, H, W) to the same shape; elastic in operator, features, kernel and width.
 
     Args:
-        operators: which ones it can be; a student's block is one of them.
-        features, kernel, width: the largest sizes held.
+        features: of input and output, the largest held.
+        choices: what it can be; a student's block is one of them, which is then its default.
     """
 
-    def __init__(self, operators: Sequence[str], features: int, kernel: int, width: int) -> None:
+    def __init__(self, features: int, choices: Iterable[Block]) -> None:
         super().__init__()
-        self.own = Block(operators[0], kernel, width)
-        outer = kernel if set(operators) - {"inverted"} else 1
-        self.expand = ElasticConv(features, width, outer)
-        self.project = ElasticConv(width, features, kernel if "residual" in operators else 1)
-        self.depthwise: ElasticConv | None = None
-        if "inverted" in operators:
-            self.depthwise = ElasticConv(width, width, kernel, depthwise=True)
+        choices = list(choices)
+        self.own = choices[0]
+        kernel, width = max(c.kernel for c in choices), max(c.width for c in choices)
+        expands, depthwise, projects = (
+            set(kinds) for kinds in zip(*map(roles, choices), strict=True)
+        )
+        sides = {"point": 1, "spatial": kernel}
+        self.expand = nn.ModuleDict(
+            {kind: ElasticConv(features, width, sides[kind]) for kind in sorted(expands)}
+        )
+        self.project = nn.ModuleDict(
+            {kind: ElasticConv(width, features, sides[kind]) for kind in sorted(projects)}
+        )
+        self.depthwise = (
+            ElasticConv(width, width, kernel, depthwise=True) if any(depthwise) else None
+        )
         with torch.no_grad():
-            self.project.weight.mul_(START)
+            for layer in self.project.values():
+                layer.weight.mul_(START)
             if self.depthwise is not None:
-                # From the identity on: then expand and project mean the same to every operator.
+                # From the identity on: then the point convolutions mean the same with and without.
                 self.depthwise.weight.mul_(START)
                 self.depthwise.weight[:, 0, kernel // 2, kernel // 2] += 1.0
 
     def forward(self, x: Tensor, choice: Block | None = None) -> Tensor:
-        """Apply the chosen operator; without a choice, the one that a student's block is."""
-        operator, kernel, width = (
-            (choice := choice or self.own).operator,
-            choice.kernel,
-            choice.width,
-        )
-        hidden = activate(self.expand(x, width, 1 if operator == "inverted" else kernel))
-        if operator == "inverted":
-            assert self.depthwise is not None
-            hidden = activate(self.depthwise(hidden, width, kernel))
-        return x + self.project(hidden, x.shape[1], kernel if operator == "residual" else 1)
+        """Be the chosen block; without a choice, the one that a student's block is."""
+        choice = choice or self.own
+        expand, depthwise, project = roles(choice)
+        side = {"point": 1, "spatial": choice.kernel}
+        hidden = activate(self.expand[expand](x, choice.width, side[expand]))
+        if depthwise and self.depthwise is not None:
+            hidden = activate(self.depthwise(hidden, choice.width, choice.kernel))
+        return x + self.project[project](hidden, x.shape[1], side[project])
 
     def cut(self, choice: Block, features: int) -> BodyBlock:
         """The fixed block of this choice, with a copy of this one's weights."""
-        kernel, width = choice.kernel, choice.width
-        child = BodyBlock([choice.operator], features, kernel, width)
-        child.expand = self.expand.cut(
-            features, width, 1 if choice.operator == "inverted" else kernel
-        )
-        if choice.operator == "inverted":
-            assert self.depthwise is not None
-            child.depthwise = self.depthwise.cut(width, width, kernel)
-        child.project = self.project.cut(
-            width, features, kernel if choice.operator == "residual" else 1
-        )
+        expand, _, project = roles(choice)
+        width, side = choice.width, {"point": 1, "spatial": choice.kernel}
+        child = BodyBlock(features, [choice])
+        child.expand[expand] = _elastic(self.expand[expand]).cut(features, width, side[expand])
+        if child.depthwise is not None and self.depthwise is not None:
+            child.depthwise = self.depthwise.cut(width, width, choice.kernel)
+        child.project[project] = _elastic(self.project[project]).cut(width, features, side[project])
         return child
+
+
+def _elastic(layer: nn.Module) -> ElasticConv:
+    assert isinstance(layer, ElasticConv)
+    return layer

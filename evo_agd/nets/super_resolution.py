@@ -28,9 +28,7 @@ class SRStudent(nn.Module):
         a = architecture
         self.scale = a.scale
         self.stem = ElasticConv(3, a.features, 3)
-        self.body = nn.Sequential(
-            *(BodyBlock([b.operator], a.features, b.kernel, b.width) for b in a.blocks)
-        )
+        self.body = nn.Sequential(*(BodyBlock(a.features, [choice]) for choice in a.blocks))
         self.upsampler: Upsampler = UPSAMPLER_CLASSES[a.upsampler](
             a.features, a.upsampler_width, a.scale
         )
@@ -47,10 +45,10 @@ class SRSupernet(nn.Module):
     def __init__(self, space: SuperResolutionSpace) -> None:
         super().__init__()
         self.scale = space.scale
-        features, kernel, width = max(space.features), max(space.kernels), max(space.widths)
+        features = max(space.features)
         self.stem = ElasticConv(3, features, 3)
         self.body = nn.ModuleList(
-            BodyBlock(space.operators, features, kernel, width) for _ in range(max(space.depth))
+            BodyBlock(features, space.blocks()) for _ in range(max(space.depth))
         )
         self.upsamplers = nn.ModuleDict(
             {

@@ -45,6 +45,8 @@ class SRArchitecture:
 def block_layers(block: Block, features: int) -> tuple[ConvLayer, ...]:
     """The convolutions of one body block."""
     kernel, width = block.kernel, block.width
+    if kernel == 1:
+        return (ConvLayer(features, width, 1), ConvLayer(width, features, 1))
     if block.operator == "inverted":
         return (
             ConvLayer(features, width, 1),
@@ -115,6 +117,15 @@ class SuperResolutionSpace(SearchSpace[SRArchitecture]):
         genes.append(Gene("upsampler", self.upsamplers))
         genes.append(Gene("upsampler_width", self.upsampler_widths))
         return tuple(genes)
+
+    def blocks(self) -> list[Block]:
+        """Every block that a member may have."""
+        return [
+            Block(operator, kernel, width)
+            for operator in self.operators
+            for kernel in self.kernels
+            for width in self.widths
+        ]
 
     def active(self, genome: Genome) -> tuple[bool, ...]:
         flags = [True, True]
@@ -194,10 +205,11 @@ class SuperResolutionSpace(SearchSpace[SRArchitecture]):
         return self.encode(SRArchitecture(self.scale, pick(self.features), blocks, upsampler, tail))
 
     def anchors(self) -> list[Genome]:
-        """One per upsampler, with the largest body: operators share weights, upsamplers do not."""
+        """One per pair of operator and upsampler: the largest network built of just these."""
         return [
-            max((self._extreme(u, o, largest=True) for o in self.operators), key=self._macs)
-            for u in self.upsamplers
+            self._extreme(upsampler, operator, largest=True)
+            for operator in self.operators
+            for upsampler in self.upsamplers
         ]
 
     def smallest(self) -> Genome:

@@ -94,7 +94,7 @@ def fit(
         DivergedError: a loss is not finite.
     """
     net.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(_groups(net), lr=schedule.learning_rate, betas=BETAS, foreach=True)
+    optimizer = torch.optim.Adam(_groups(net), lr=schedule.learning_rate, betas=BETAS, fused=True)
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     start = 0
     if checkpoint is not None and checkpoint.exists():

@@ -170,6 +170,7 @@ def retrain(
     open_members = [m for m in members if not (folder / m.label / WEIGHTS).exists()]
     if open_members:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # no files beside ours
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C stops the run, not just this stage
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints even when it is told not to
         trial = tune.with_resources(
             tune.with_parameters(
