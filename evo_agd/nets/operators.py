@@ -67,7 +67,7 @@ class BodyBlock(nn.Module):
         )
         with torch.no_grad():
             for layer in self.project.values():
-                layer.weight.mul_(START)
+                _elastic(layer).weight.mul_(START)
             if self.depthwise is not None:
                 # From the identity on: then the point convolutions mean the same with and without.
                 self.depthwise.weight.mul_(START)

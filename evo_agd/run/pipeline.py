@@ -164,7 +164,14 @@ class Pipeline:
             bf16=self.bf16,
         )
         with bar(self.console, "2/6 supernet", settings.steps) as tick:
-            fit(net, losses, schedule_of(settings), checkpoint=run.supernet_state, tick=tick)
+            fit(
+                net,
+                losses,
+                schedule_of(settings),
+                workers=self.workers,
+                checkpoint=run.supernet_state,
+                tick=tick,
+            )
         write_weights(run.supernet, net)
         run.supernet_state.unlink(missing_ok=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor
 
 from evo_agd.space.genes import Genome, SearchSpace
-from evo_agd.train.loop import mixed
+from evo_agd.train.loop import Losses, mixed
 from evo_agd.train.pairs import CropSampler, Pair, to_photo, to_tensor
 from evo_agd.train.quality import psnr_y
 
-WARM_UP = 1  # random-stream keys: each use of the seed has its own
-PATHS = 2
+CROPS, PATHS = 1, 2  # random-stream keys: each use of the seed has its own
 
 
 def distillation_loss(output: Tensor, high: Tensor, teacher: Tensor, weight: float) -> Tensor:
@@ -38,7 +38,7 @@ def supernet_losses(
     anchored: int,
     weight: float,
     bf16: bool,
-) -> Callable[[int], Iterator[Tensor]]:
+) -> Losses:
     """The losses of one supernet step, for :func:`evo_agd.train.loop.fit`.
 
     In the first ``warm_up`` steps one anchor (a largest network of one kind) is trained at a time,
@@ -54,29 +54,32 @@ def supernet_losses(
         extra = [anchors[(step * anchored + i) % len(anchors)] for i in range(anchored)]
         return extra + space.stratified(rng, paths)
 
-    def losses(step: int) -> Iterator[Tensor]:
+    def losses(step: int) -> list[Callable[[], Tensor]]:
         chosen = genomes(step)
-        for index, genome in enumerate(chosen):
-            low, high, teacher = sampler.draw(WARM_UP, step, index)
+
+        def loss(index: int, genome: Genome) -> Tensor:
+            low, high, teacher = sampler.draw(CROPS, step, index)
             with mixed(bf16):
                 output = forward(low, genome)
-            yield distillation_loss(output, high, teacher, weight) / len(chosen)
+            return distillation_loss(output, high, teacher, weight) / len(chosen)
+
+        return [partial(loss, index, genome) for index, genome in enumerate(chosen)]
 
     return losses
 
 
 def student_losses(
     net: Callable[[Tensor], Tensor], sampler: CropSampler, *, weight: float, bf16: bool
-) -> Callable[[int], Iterator[Tensor]]:
+) -> Losses:
     """The loss of one student step, for :func:`evo_agd.train.loop.fit`."""
 
-    def losses(step: int) -> Iterator[Tensor]:
+    def loss(step: int) -> Tensor:
         low, high, teacher = sampler.draw(step)
         with mixed(bf16):
             output = net(low)
-        yield distillation_loss(output, high, teacher, weight)
+        return distillation_loss(output, high, teacher, weight)
 
-    return losses
+    return lambda step: [partial(loss, step)]
 
 
 @dataclass(frozen=True)

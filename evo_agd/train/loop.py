@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ BETAS = (0.9, 0.99)
 FAN_IN = 50.0  # layers up to this fan-in learn at the full rate
 
 Tick = Callable[[int, str], None]
+Losses = Callable[[int], Sequence[Callable[[], Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ def bf16_pays() -> bool:
 
 def mixed(bf16: bool) -> torch.autocast | nullcontext[None]:
     """BF16 autocast, or nothing."""
-    return torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
+    # No cache: it is shared by all threads, and slices of weights would not be in it anyway.
+    return torch.autocast("cpu", torch.bfloat16, cache_enabled=False) if bf16 else nullcontext()
 
 
 @contextmanager
@@ -76,17 +80,18 @@ class DivergedError(RuntimeError):
 
 def fit(
     net: nn.Module,
-    loss_at: Callable[[int], Iterator[Tensor]],
+    losses: Losses,
     schedule: Schedule,
     *,
+    workers: int = 1,
     checkpoint: Path | None = None,
     tick: Tick = lambda step, note: None,
 ) -> nn.Module:
-    """Train ``net`` in place and leave the averaged weights in it.
+    """Train ``net`` in place, with one torch thread per loss, and leave its averaged weights in it.
 
     Args:
-        loss_at: yields the losses of a step; each is back-propagated before the next is computed,
-            so that only one path's activations are alive.
+        losses: the losses of a step, as functions to call; their gradients are added in order.
+        workers: how many of them are computed at once; the result does not depend on it.
         checkpoint: a file to resume from if it is there, and to write every few seconds.
         tick: called with (steps done, note) after each step.
 
@@ -94,6 +99,7 @@ def fit(
         DivergedError: a loss is not finite.
     """
     net.to(memory_format=torch.channels_last)
+    parameters = list(net.parameters())
     optimizer = torch.optim.Adam(_groups(net), lr=schedule.learning_rate, betas=BETAS, fused=True)
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     start = 0
@@ -102,31 +108,39 @@ def fit(
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         average, start = state["average"], int(state["step"])
+
+    def gradients(loss: Callable[[], Tensor]) -> tuple[float, tuple[Tensor | None, ...]]:
+        value = loss()
+        return float(value.detach()), torch.autograd.grad(value, parameters, allow_unused=True)
+
     saved = monotonic()
     note = ""
-    for step in range(start, schedule.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step) * group["share"]
-        optimizer.zero_grad()
-        total = 0.0
-        for loss in loss_at(step):
-            loss.backward()
-            total += float(loss.detach())
-        if not math.isfinite(total):
-            raise DivergedError(f"the loss is {total} at step {step}; lower learning_rate")
-        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
-        optimizer.step()
-        decay = min(schedule.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            current = list(net.state_dict().values())
-            torch._foreach_lerp_(list(average.values()), current, 1 - decay)
-        if step % 20 == 0:
-            note = f"loss {total:.4f}"
-        tick(step + 1, note)
-        if checkpoint is not None and monotonic() - saved > CHECKPOINT_SECONDS:
-            parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
-            save(checkpoint, parts | {"average": average, "step": step + 1})
-            saved = monotonic()
+    with threads(1), ThreadPoolExecutor(workers) as pool:
+        for step in range(start, schedule.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step) * group["share"]
+            found = list(pool.map(gradients, losses(step)))
+            total = sum(value for value, _ in found)
+            if not math.isfinite(total):
+                raise DivergedError(f"the loss is {total} at step {step}; lower learning_rate")
+            for parameter, parts in zip(
+                parameters, zip(*(g for _, g in found), strict=True), strict=True
+            ):
+                known = [p for p in parts if p is not None]
+                parameter.grad = functools.reduce(torch.add, known).clone() if known else None
+            nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimizer.step()
+            decay = min(schedule.ema, (step + 1) / (step + 10))
+            with torch.no_grad():
+                current = list(net.state_dict().values())
+                torch._foreach_lerp_(list(average.values()), current, 1 - decay)
+            if step % 20 == 0:
+                note = f"loss {total:.4f}"
+            tick(step + 1, note)
+            if checkpoint is not None and monotonic() - saved > CHECKPOINT_SECONDS:
+                state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
+                save(checkpoint, state | {"average": average, "step": step + 1})
+                saved = monotonic()
     net.load_state_dict(average)
     return net
 

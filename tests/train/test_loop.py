@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,12 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 3, padding=1))
 
 
-def losses_of(net: nn.Module) -> object:
-    def losses(step: int) -> Iterator[Tensor]:
-        x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(step))
-        yield (net(x) - x).abs().mean()
+def losses_of(net: nn.Module) -> loop.Losses:
+    def loss(step: int, part: int) -> Tensor:
+        x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(10 * step + part))
+        return (net(x) - x).abs().mean()
 
-    return losses
+    return lambda step: [partial(loss, step, part) for part in range(3)]
 
 
 class KilledError(Exception):
@@ -54,19 +54,28 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
 def test_it_learns() -> None:
     net = network()
     losses = losses_of(net)
-    before = float(next(losses(99)).detach())
+    before = float(losses(99)[0]().detach())
     fit(net, losses, Schedule(80, 1e-2, ema=0.9))
-    assert float(next(losses(99)).detach()) < 0.6 * before
+    assert float(losses(99)[0]().detach()) < 0.6 * before
 
 
 def test_a_loss_that_is_no_number_stops_it() -> None:
     net = network()
 
-    def losses(step: int) -> Iterator[Tensor]:
-        yield next(net.parameters()).sum() * float("nan" if step == 2 else 1)
+    def loss(step: int) -> Tensor:
+        return next(net.parameters()).sum() * float("nan" if step == 2 else 1)
 
     with pytest.raises(DivergedError, match="step 2"):
-        fit(net, losses, Schedule(5, 1e-3))
+        fit(net, lambda step: [partial(loss, step)], Schedule(5, 1e-3))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_workers_does_not_matter(workers: int) -> None:
+    alone, together = network(), network()
+    fit(alone, losses_of(alone), Schedule(12, 1e-2))
+    fit(together, losses_of(together), Schedule(12, 1e-2), workers=workers)
+    for a, b in zip(alone.parameters(), together.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
