@@ -102,7 +102,7 @@ def search(arguments: argparse.Namespace) -> None:
     console = Console(highlight=False)
     name = (arguments.space or Path(DEFAULT)).stem
     settings: Settings | None = None
-    if arguments.space or arguments.set or not (arguments.resume and arguments.run):
+    if arguments.space or arguments.set or not arguments.resume:
         settings = resolved(load(arguments.space, arguments.set))
     if arguments.resume:
         path = arguments.run or newest_unfinished(name)

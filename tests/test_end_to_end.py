@@ -100,6 +100,7 @@ def test_killed_in_a_stage_and_resumed_gives_the_same_front(
 def test_a_finished_run_is_not_repeated(world: Path, undisturbed: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*.safetensors")}
     assert search.main([str(world / "tiny.yaml"), "--run", str(undisturbed), "--resume"]) == 0
+    assert search.main(["--run", str(undisturbed), "--resume"]) == 0  # by its own config.yaml
     assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*.safetensors")} == before
 
 
