@@ -16,6 +16,8 @@ from evo_agd.config.load import DEFAULT
 from evo_agd.errors import InputError
 
 RUNS = Path("runs")
+# By name: with `python -m` this module is __main__, whose logger nobody listens to.
+log = logging.getLogger("evo_agd.search")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,6 +52,7 @@ def guarded(main: Callable[[], None]) -> int:
     try:
         main()
     except InputError as error:
+        log.info("refused: %s", error)
         print(f"evo_agd: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -58,8 +61,9 @@ def guarded(main: Callable[[], None]) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        print(f"evo_agd: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        log.error("failed", exc_info=True)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"evo_agd: failed: {reason[:600]}", file=sys.stderr)
         return 1
     return 0
 
@@ -82,11 +86,12 @@ def _log_to(path: Path) -> None:
         handler = logging.FileHandler(path)
     except OSError as error:
         raise InputError(path, "a place that can be written to", error.strerror) from error
+    logging.raiseExceptions = False  # a full disk is told once, by what it really stops
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("evo_agd")
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
     root.propagate = False
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -120,7 +125,7 @@ def search(arguments: argparse.Namespace) -> None:
     )
     with locked(run):
         _log_to(run.log)
-        logging.getLogger(__name__).info("started: %s", " ".join(sys.argv))
+        log.info("started: %s", " ".join(sys.argv))
         pipeline.run(run)
     from evo_agd.report.table import front_rows, student_table
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evo_agd.config.settings import Training
+from evo_agd.errors import InputError
 from evo_agd.nets.students import WEIGHTS, write_weights
 from evo_agd.nets.super_resolution import SRStudent, SRSupernet
 from evo_agd.space.super_resolution import SRArchitecture, SuperResolutionSpace
@@ -197,8 +198,11 @@ def retrain(
                 failure_config=tune.FailureConfig(max_failures=2),
             ),
         ).fit()
-        if results.errors:
-            raise RuntimeError(f"retraining failed: {results.errors[0]}")
+        for error in results.errors:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, InputError):  # a full disk, say: worth a line of its own
+                raise cause
+            raise RuntimeError(f"retraining failed: {cause or error}")
 
 
 def trained_student(member: Member, folder: Path) -> SRStudent:
