@@ -20,13 +20,19 @@ def _positive(text: str) -> int:
     return value
 
 
+def _at_least_two(text: str) -> int:
+    if _positive(text) < 2:
+        raise argparse.ArgumentTypeError("expected 2 or more, one has no rank")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m evo_agd.benchmark", description=__doc__)
     names = result.add_subparsers(dest="name", required=True)
     rank = names.add_parser("rank", help="supernet scores against training alone")
     rank.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
-    rank.add_argument("--members", type=_positive, default=16, help="architectures (16)")
+    rank.add_argument("--members", type=_at_least_two, default=16, help="architectures (16)")
     rank.add_argument("--near-gmacs", type=float, metavar="X", help="only within 10 %% of X GMACs")
     rank.add_argument("--seeds", type=_positive, default=1, help="trainings of each (1)")
     rank.add_argument("--steps", type=_positive, help="of each training (those of the students)")

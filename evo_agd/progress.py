@@ -19,11 +19,9 @@ from rich.progress import (
 
 log = logging.getLogger(__name__)
 
-Tick = Callable[[int, str], None]
-
 
 @contextmanager
-def bar(console: Console, title: str, total: int) -> Iterator[Tick]:
+def bar(console: Console, title: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """A bar to call with (steps done, note); where there is no terminal, a line when it ends."""
     columns = (
         TextColumn("{task.description:<24}"),

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evo_agd.config import Settings, load
+from evo_agd.config import load
 from evo_agd.config.load import DEFAULT
 from evo_agd.errors import InputError
 
 RUNS = Path("runs")
 # By name: with `python -m` this module is __main__, whose logger nobody listens to.
 log = logging.getLogger("evo_agd.search")
+logging.getLogger("evo_agd").addHandler(logging.NullHandler())  # until there is a log.txt
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,8 +48,12 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def guarded(main: Callable[[], None]) -> int:
-    """Run a door and turn what may go wrong into its exit status and one line on stderr."""
+def guarded(main: Callable[[], None], stopped: str = "stopped") -> int:
+    """Run a door and turn what may go wrong into its exit status and one line on stderr.
+
+    Args:
+        stopped: what to say after Ctrl-C.
+    """
     try:
         main()
     except InputError as error:
@@ -56,7 +61,7 @@ def guarded(main: Callable[[], None]) -> int:
         print(f"evo_agd: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("evo_agd: stopped; --resume goes on from here", file=sys.stderr)
+        print(f"evo_agd: {stopped}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
@@ -68,17 +73,18 @@ def guarded(main: Callable[[], None]) -> int:
     return 0
 
 
-def newest_unfinished(name: str) -> Path:
-    """The newest run of a space that has no report yet.
+def newest_unfinished(name: str | None) -> Path:
+    """The newest run in ``runs/`` without a report, of one space or of any.
 
     Raises:
         InputError: there is none.
     """
-    there = sorted(RUNS.glob(f"{name}-*/config.yaml"), key=lambda p: p.stat().st_mtime)
+    pattern = f"{name or '*'}-[0-9]*-[0-9]*/config.yaml"
+    there = sorted(RUNS.glob(pattern), key=lambda p: p.stat().st_mtime)
     for config in reversed(there):
         if not (config.parent / "report.html").exists():
             return config.parent
-    raise InputError(RUNS, f"an unfinished run of {name} to resume", "none")
+    raise InputError(RUNS, f"an unfinished run{f' of {name}' if name else ''} to resume", "none")
 
 
 def _log_to(path: Path) -> None:
@@ -101,23 +107,24 @@ def search(arguments: argparse.Namespace) -> None:
         InputError: see ``docs/architecture.md``, Bad input.
     """
     # Late: the command line should answer --help and typing errors before torch is loaded.
-    from evo_agd.run.directory import locked, resume, start
+    from evo_agd.run.directory import RunDirectory, locked, resume, start
     from evo_agd.run.pipeline import Pipeline, resolved
 
     console = Console(highlight=False)
     name = (arguments.space or Path(DEFAULT)).stem
-    settings: Settings | None = None
-    if arguments.space or arguments.set or not arguments.resume:
-        settings = resolved(load(arguments.space, arguments.set))
     if arguments.resume:
-        path = arguments.run or newest_unfinished(name)
-        run, settings = resume(path, settings)
+        path = arguments.run or newest_unfinished(arguments.space and arguments.space.stem)
+        RunDirectory(path).check()
+        own = RunDirectory(path).config
+        settings = resolved(load(arguments.space or own, arguments.set))
         pipeline = Pipeline(settings, console, arguments.address)
+        run = resume(path, settings, pipeline.inputs_digest)
+        name = path.name
     else:
-        assert settings is not None
+        settings = resolved(load(arguments.space, arguments.set))
         path = arguments.run or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         pipeline = Pipeline(settings, console, arguments.address)
-        run = start(path, settings)
+        run = start(path, settings, pipeline.inputs_digest)
     console.print(
         f"{name}: {pipeline.space.count():.2g} architectures, teacher "
         f"{pipeline.teacher.architecture} with {pipeline.teacher.params:,} parameters, "
@@ -141,7 +148,7 @@ def search(arguments: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The door; returns the exit status."""
     parsed = parser().parse_args(arguments)
-    return guarded(lambda: search(parsed))
+    return guarded(lambda: search(parsed), "stopped; --resume goes on where a run has begun")
 
 
 if __name__ == "__main__":

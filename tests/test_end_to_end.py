@@ -183,8 +183,10 @@ def test_bad_input_ends_with_one_line_and_leaves_nothing(
     (tmp_path / "broken" / "a.png").write_bytes(b"no image")
     assert "a.png" in told("--set", f"data.train={tmp_path / 'broken'}")
     assert "at least 80x80" in told("--set", "supernet.crop=20")
+    assert "HOST:PORT" in told("--address", "nowhere")
+    assert "--address: expected a Ray cluster" in told("--address", "127.0.0.1:1")
     assert "cheapest" in told("--set", "constraints.gmacs.max=0.000001")
-    assert "a run to resume" in told("--resume")
+    assert "a run directory" in told("--resume")
     monkeypatch.chdir(tmp_path)
     assert "to resume" in refused(capsys, tiny, "--resume")
     file = tmp_path / "file"
@@ -202,6 +204,7 @@ def test_another_configuration_loses_nothing(
     assert "--resume" in refused(capsys, tiny, *run)
     assert "seed" in refused(capsys, tiny, *run, "--set", "seed=1")
     assert "seed" in refused(capsys, tiny, *run, "--set", "seed=1", "--resume")
+    assert "seed" in refused(capsys, *run, "--set", "seed=1", "--resume")
     assert {p: p.read_bytes() for p in undisturbed.rglob("*.json")} == before
 
 

@@ -8,7 +8,6 @@ over seeds, beside what the cost alone would say and what one training says abou
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from evo_agd.run.directory import RunDirectory
 from evo_agd.run.pipeline import Pipeline
 from evo_agd.space.genes import Genome
 from evo_agd.train.distillation import score
+from evo_agd.train.loop import cores
 from evo_agd.train.retraining import Member, retrain, trained_student
 
 DRAW = 4  # random-stream key
@@ -116,6 +116,7 @@ def rank(
     if not run.supernet.is_file():
         raise InputError(run.path, "a run whose supernet is trained", "no supernet.safetensors")
     pipeline = Pipeline(settings, console)
+    run.check_inputs(pipeline.inputs_digest)
     train, validation = pipeline.teach(run)
     budget = settings.students.model_copy(
         update={
@@ -166,8 +167,7 @@ def rank(
     ]
     rows.sort(key=lambda row: row["psnr_alone"])
     found = agreement(scores, gmacs, alone)
-    cores = len(os.sched_getaffinity(0))
-    note = f"{budget.steps} steps of {budget.batch} crops alone, {seeds} seed(s), {cores} cores"
+    note = f"{budget.steps} steps of {budget.batch} crops alone, {seeds} seed(s), {cores()} cores"
     _show(console, rows, found, note)
     return [*rows, {"summary": note, **found.__dict__}]
 

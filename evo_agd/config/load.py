@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -50,7 +51,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
         raise InputError(path, "a search-space YAML file", error.strerror) from error
     except UnicodeDecodeError as error:
         raise InputError(path, "text in UTF-8", str(error)) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-13-45 is no date
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise InputError(where, "YAML", getattr(error, "problem", None) or error) from error
@@ -60,6 +61,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
     lines: dict[Key, int] = {}
     _lines(node, (), lines)
     places = {key: f"{path}:{line}" for key, line in lines.items()}
+    _resolve_paths(value, path.resolve().parent)
     parent = value.pop("extends", None)
     if parent is None:
         return value, places
@@ -86,7 +88,7 @@ def _apply(value: dict[str, Any], places: dict[Key, str], assignment: str) -> No
         raise InputError(where, "KEY=VALUE", "no '='" if not equals else "no key")
     try:
         new = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(where, "a YAML value", getattr(error, "problem", error)) from error
     *outer, last = name.split(".")
     inside = value
@@ -124,7 +126,12 @@ def _place(key: Key, places: dict[Key, str], path: Path) -> str:
 def _explain(error: ValidationError, places: dict[Key, str], path: Path) -> InputError:
     """The first problem as one line."""
     first = error.errors()[0]
-    key: Key = tuple(p for p in first["loc"] if p != "[key]")
+    # Beside keys, pydantic's places hold "[key]" and the names of a union's branches.
+    key: Key = tuple(p for p in first["loc"] if re.fullmatch(r"\w+", str(p)))
+    if len(error.errors()) > 1 and first["loc"] != key:
+        choices = [e["msg"].removeprefix("Input should be ") for e in error.errors()]
+        where = f"{_place(key, places, path)}: {'.'.join(map(str, key))}"
+        return InputError(where, " or ".join(choices), repr(first["input"]))
     dotted = ".".join(map(str, key))
     where = _place(key, places, path) + (f": {dotted}" if dotted else "")
     kind, found = first["type"], first["input"]
@@ -145,16 +152,17 @@ def _explain(error: ValidationError, places: dict[Key, str], path: Path) -> Inpu
 def load(path: Path | None = None, assignments: Sequence[str] = ()) -> Settings:
     """Read a search-space file (None: the embedded default), then apply ``KEY=VALUE`` overrides.
 
-    Folders and files named in it are relative to the file's own folder.
+    Folders and files named in it are relative to the file's own folder, those in an override to
+    the current one.
 
     Raises:
         InputError: with file, line and key.
     """
     path = path or shipped(DEFAULT)
     value, places = _read(path)
-    _resolve_paths(value, path.resolve().parent)
     for assignment in assignments:
         _apply(value, places, assignment)
+    _resolve_paths(value, Path.cwd())  # what is not absolute yet came from the shell
     try:
         return Settings.model_validate(value)
     except ValidationError as error:
@@ -162,7 +170,7 @@ def load(path: Path | None = None, assignments: Sequence[str] = ()) -> Settings:
 
 
 def _resolve_paths(value: dict[str, Any], folder: Path) -> None:
-    """Make the paths in a file absolute; those given by ``--set`` are the shell's."""
+    """Make the paths in a mapping of settings absolute, as seen from ``folder``."""
     data = value.get("data")
     places = [(value, "teacher")]
     if isinstance(data, dict):

@@ -20,6 +20,7 @@ from evo_agd.train.images import Photo, upscale
 from evo_agd.train.pairs import Pair
 from evo_agd.train.quality import psnr_y
 
+CALIBRATION = 3  # random-stream key
 METRICS, FP32, INT8 = "metrics.json", "student.onnx", "student.int8.onnx"
 
 
@@ -29,12 +30,12 @@ def mean_psnr(outputs: Sequence[Photo], pairs: Sequence[Pair], scale: int) -> fl
 
 
 def calibration_inputs(pairs: Sequence[Pair], count: int, side: int, seed: int) -> list[Photo]:
-    """Square input crops of training photographs, spread over all of them."""
-    rng = np.random.default_rng([seed, 3])
+    """Square input crops of one size from training photographs, spread over all of them."""
+    rng = np.random.default_rng([seed, CALIBRATION])
+    size = min(side, *(edge for pair in pairs for edge in pair.low.shape[:2]))
     crops = []
     for index in range(count):
         low = pairs[index % len(pairs)].low
-        size = min(side, *low.shape[:2])
         top = int(rng.integers(low.shape[0] - size + 1))
         left = int(rng.integers(low.shape[1] - size + 1))
         crops.append(low[top : top + size, left : left + size])

@@ -180,14 +180,15 @@ class Search:
         found: list[Genome] = []
         seen = set(known)
         if not population:
-            found.append(self.space.smallest())
-            seen.add(found[0])
+            extremes = sorted(self.space.smallest(), key=lambda g: self.space.cost(g).gmacs)
+            found += [g for g in extremes if self._affordable(g)][:1]
+            seen.update(found)
         for attempt in range(TRIES * wanted):
             if len(found) >= wanted:
                 break
             if population:
                 genome = self.nsga2.child(population, ranks, rng)
-            elif attempt < TRIES * wanted // 2:
+            elif attempt < TRIES * wanted // 2 or not found:
                 genome = self.space.random(rng)
             else:  # few uniform draws keep the constraints: walk away from one that does
                 genome = mutate(found[int(rng.integers(len(found)))], self.space, 0.1, rng)
@@ -239,14 +240,21 @@ class Search:
 
 
 def check_constraints(space: SearchSpace[Any], constraints: Mapping[Any, Bound]) -> None:
-    """Refuse, before anything is trained, constraints that not even the extremes keep.
+    """Refuse, before anything is trained, bounds on cost that no member can keep.
 
     Raises:
-        InputError: the cheapest architecture costs more than is allowed.
+        InputError: every architecture costs more than ``max``, or less than ``min``.
     """
-    cheapest = cost_values(space.cost(space.smallest()))
+    least = [cost_values(space.cost(g)) for g in space.smallest()]
+    most = [cost_values(space.cost(g)) for g in space.anchors()]
     for name, bound in constraints.items():
-        if name in cheapest and bound.max is not None and cheapest[name] > bound.max:
-            found = f"{bound.max:g} allowed"
-            expected = f"at least {cheapest[name]:.4g}, what the cheapest architecture takes"
-            raise InputError(f"constraints.{name}.max", expected, found)
+        if name not in least[0]:
+            continue
+        low, high = min(c[name] for c in least), max(c[name] for c in most)
+        where = f"constraints.{name}"
+        if bound.max is not None and bound.max < low:
+            expected = f"at least {low:.4g}, what the cheapest architecture takes"
+            raise InputError(f"{where}.max", expected, f"{bound.max:g}")
+        if bound.min is not None and bound.min > high:
+            expected = f"at most {high:.4g}, what the dearest architecture takes"
+            raise InputError(f"{where}.min", expected, f"{bound.min:g}")

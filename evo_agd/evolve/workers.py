@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import torch
 from ray.exceptions import RayActorError
 from torch import Tensor, nn
 
+from evo_agd.errors import InputError
 from evo_agd.space.genes import Genome
 from evo_agd.train.distillation import score
 from evo_agd.train.pairs import Pair
@@ -27,19 +29,32 @@ AHEAD = 2
 RETRIES = 3  # of an evaluation whose worker died
 
 
-@contextmanager
-def cluster(address: str | None, workers: int) -> Iterator[None]:
-    """A Ray of ``workers`` cores on this machine, or the cluster at ``address``.
+def check_address(address: str) -> None:
+    """Knock at a cluster's door; Ray itself takes two minutes to find nobody in.
 
     Raises:
-        ConnectionError: no cluster answers at that address.
+        InputError: not an address, or nobody answers there.
     """
+    if address == "auto":
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        raise InputError("--address", "HOST:PORT, ray://HOST:PORT or auto", address)
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise InputError("--address", f"a Ray cluster at {address}", error) from error
+
+
+@contextmanager
+def cluster(address: str | None, workers: int) -> Iterator[None]:
+    """A Ray of ``workers`` cores on this machine, or the cluster at ``address``."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name in ("ray", "ray.tune"):  # they explain themselves at length; what fails is raised
         logging.getLogger(name).setLevel(logging.ERROR)
     local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
     ray.init(
-        address=address,
+        address=address or "local",  # None would look for a cluster to join
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=False,
@@ -103,6 +118,9 @@ class Workers:
         stored = [ray.put(weights), ray.put(list(validation))]
         self.arguments = (build, stored, bf16)
         self.successors: dict[Any, Any] = {}
+        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        # An actor that no core is free for would wait, with the genomes that it was given.
+        count = max(1, min(count, int(free.get("CPU", 1))))
         self.actors: list[Any] = [self.kind.remote(*self.arguments) for _ in range(count)]
 
     def __call__(

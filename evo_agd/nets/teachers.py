@@ -85,10 +85,11 @@ def load_teacher(source: str, scale: int) -> Teacher:
     if (model.input_channels, model.output_channels) != (3, 3):
         channels = f"{model.input_channels} to {model.output_channels} channels"
         raise InputError(path, "a teacher from RGB to RGB", channels)
-    net = model.model.float().eval().to(memory_format=torch.channels_last)
-    params = sum(p.numel() for p in net.parameters())
+    model.model.float().eval().to(memory_format=torch.channels_last)
+    params = sum(p.numel() for p in model.model.parameters())
     digest = hashlib.sha256(content).hexdigest()[:16]
-    return Teacher(net, model.architecture.name, params, digest)
+    # The descriptor, not the bare module: it pads to the sizes that an architecture asks for.
+    return Teacher(model, model.architecture.name, params, digest)
 
 
 class TeacherCache:

@@ -82,9 +82,21 @@ class RunDirectory:
         """The folder of one retrained member; there when it is complete."""
         return self.students / name
 
-    def finished_students(self) -> list[Path]:
-        """The complete student folders, by name."""
-        return sorted(p.parent for p in self.students.glob("*/metrics.json"))
+    @property
+    def inputs(self) -> Path:
+        """What the run was made from: a digest of its photographs and its teacher."""
+        return self.path / "inputs.txt"
+
+    def check(self) -> None:
+        """Raise an :class:`InputError` if this is not a run directory."""
+        if not self.config.is_file():
+            raise InputError(self.path, "a run directory (with a config.yaml)", _what(self.path))
+
+    def check_inputs(self, digest: str) -> None:
+        """Raise an :class:`InputError` if photographs or teacher are not those of the run."""
+        if not self.inputs.is_file() or self.inputs.read_text().strip() != digest:
+            found = "others (or inputs.txt is missing)"
+            raise InputError(self.path, "the photographs and the teacher that it began with", found)
 
     def settings(self) -> Settings:
         """The settings that the run was made with.
@@ -92,8 +104,7 @@ class RunDirectory:
         Raises:
             InputError: this is not a run directory, or its configuration is damaged.
         """
-        if not self.config.is_file():
-            raise InputError(self.path, "a run directory (with a config.yaml)", _what(self.path))
+        self.check()
         return load(self.config)
 
     def read_front(self) -> list[dict[str, Any]]:
@@ -145,8 +156,8 @@ def _first_difference(old: Any, new: Any, key: str = "") -> str | None:
     return None if old == new else f"{key} {new} here, {old} there"
 
 
-def start(path: Path, settings: Settings) -> RunDirectory:
-    """Make a run directory.
+def start(path: Path, settings: Settings, inputs: str) -> RunDirectory:
+    """Make a run directory for these settings and this digest of inputs.
 
     Raises:
         InputError: something else is in the way, or the place cannot be written to.
@@ -167,31 +178,29 @@ def start(path: Path, settings: Settings) -> RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(path, "a place that can be written to", error.strerror) from error
+    write_text(run.inputs, inputs + "\n")
     write_text(run.config, dump(settings))
     return run
 
 
-def resume(path: Path, settings: Settings | None) -> tuple[RunDirectory, Settings]:
-    """Take up a run directory; with ``settings``, only if it was made with the same.
+def resume(path: Path, settings: Settings, inputs: str) -> RunDirectory:
+    """Take up a run directory, if it was made with the same settings and inputs.
 
     The number of workers may differ: no figure depends on it.
 
     Raises:
-        InputError: nothing to resume here, or a run of another configuration.
+        InputError: nothing to resume here, or a run of another configuration or other inputs.
     """
     run = RunDirectory(path)
-    if not run.config.is_file():
-        raise InputError(path, "a run to resume", _what(path))
-    there = run.settings()
-    if settings is None:
-        return run, there
-    old, new = (yaml.safe_load(dump(s)) for s in (there, settings))
+    run.check()
+    old, new = (yaml.safe_load(dump(s)) for s in (run.settings(), settings))
     for value in (old, new):
         value["compute"].pop("workers")
     difference = _first_difference(old, new)
     if difference:
         raise InputError(path, "a run of the same configuration", f"another ({difference})")
-    return run, settings
+    run.check_inputs(inputs)
+    return run
 
 
 @contextmanager

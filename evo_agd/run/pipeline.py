@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
-import os
 import shutil
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from evo_agd.config import Settings
 from evo_agd.deploy.students import calibration_inputs, finish_student
 from evo_agd.evolve.candidates import Candidate
 from evo_agd.evolve.search import Search, SearchState, check_constraints
-from evo_agd.evolve.workers import Workers, cluster
+from evo_agd.evolve.workers import Workers, check_address, cluster
 from evo_agd.files import write_json, write_text
 from evo_agd.nets.build import builder, space_of, supernet_of
 from evo_agd.nets.students import write_weights
@@ -27,7 +28,7 @@ from evo_agd.report.page import write_page
 from evo_agd.run.directory import RunDirectory
 from evo_agd.train.distillation import supernet_losses
 from evo_agd.train.images import Photo
-from evo_agd.train.loop import bf16_pays, fit
+from evo_agd.train.loop import bf16_pays, cores, fit
 from evo_agd.train.pairs import CropSampler, Pair, photo_paths, read_inputs, with_teacher
 from evo_agd.train.retraining import Member, retrain, schedule_of, trained_student
 
@@ -61,7 +62,7 @@ def chosen_for_retraining(members: Sequence[dict[str, Any]], count: int) -> list
     wanted = [low + (high - low) * i / (count - 1) for i in range(count)]
     chosen: list[dict[str, Any]] = []
     for position, target in enumerate(wanted):
-        left = [m for m in stairs if m not in chosen]
+        left = [m for m in stairs[1:-1] if m not in chosen]
         if position == 0:
             best = stairs[0]
         elif position == count - 1:
@@ -84,7 +85,7 @@ class Pipeline:
         address: of a Ray cluster; None starts one on this machine.
 
     Raises:
-        InputError: teacher, photographs or constraints are unusable.
+        InputError: teacher, photographs, constraints or address are unusable.
     """
 
     def __init__(self, settings: Settings, console: Console, address: str | None = None) -> None:
@@ -94,6 +95,8 @@ class Pipeline:
         self.space = space_of(settings)
         self.bf16 = settings.compute.precision == "bf16"
         check_constraints(self.space, settings.constraints)
+        if address is not None:
+            check_address(address)
         self.teacher: Teacher = load_teacher(settings.teacher, settings.scale)
         crop = max(settings.supernet.crop, settings.students.crop)
         data, scale = settings.data, settings.scale
@@ -105,11 +108,21 @@ class Pipeline:
             photo_paths(data.validation, validation=True), scale, 3
         )
 
+    @cached_property
+    def inputs_digest(self) -> str:
+        """Tells photographs and teacher apart from others."""
+        digest = hashlib.sha256(self.teacher.digest.encode())
+        for name, low, high in (*self.train_inputs, *self.validation_inputs):
+            for part in (name.encode(), str(low.shape).encode(), low.tobytes()):
+                digest.update(part)
+            digest.update(b"" if high is None else high.tobytes())
+        return digest.hexdigest()
+
     @property
     def workers(self) -> int:
         """Parallel workers: what the settings say, or one a core."""
         count = self.settings.compute.workers
-        return len(os.sched_getaffinity(0)) if count == "auto" else count
+        return cores() if count == "auto" else count
 
     def run(self, run: RunDirectory) -> None:
         """Run every stage that is not done yet."""
@@ -242,7 +255,7 @@ class Pipeline:
                         calibration=calibration,
                         validation=validation,
                         settings=settings.int8,
-                        threads=len(os.sched_getaffinity(0)),
+                        threads=cores(),
                         known={
                             "gmacs": entry["gmacs"],
                             "params": entry["params"],

@@ -8,7 +8,6 @@ by :meth:`SearchSpace.canonical`, so that genomes and networks correspond one to
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -77,15 +76,15 @@ class SearchSpace(ABC, Generic[A]):
 
     @abstractmethod
     def anchors(self) -> list[Genome]:
-        """The largest member of each family that shares no weights with the others."""
+        """The largest member of each family; no member has more MACs or parameters than all."""
 
     @abstractmethod
     def count(self) -> int:
         """How many distinct architectures there are."""
 
     @abstractmethod
-    def smallest(self) -> Genome:
-        """The member with the fewest multiply-accumulates."""
+    def smallest(self) -> list[Genome]:
+        """The smallest member of each family; no member has fewer MACs or parameters than all."""
 
     def canonical(self, genome: Genome) -> Genome:
         """The one genome among all that build the same network.
@@ -134,13 +133,3 @@ class SearchSpace(ABC, Generic[A]):
     def cost(self, genome: Genome) -> Cost:
         """Analytic cost at the space's input size."""
         return cost_of(self.layers(self.decode(genome)), *self.input_size)
-
-    def neighbours(self, genome: Genome) -> Iterator[Genome]:
-        """Every canonical genome that differs in one active gene."""
-        active = self.active(genome)
-        for place, gene in enumerate(self.genes):
-            if not active[place]:
-                continue
-            for value in range(len(gene.choices)):
-                if value != genome[place]:
-                    yield self.canonical((*genome[:place], value, *genome[place + 1 :]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from evo_agd.space.cost import ConvLayer, cost_of
+from evo_agd.space.cost import ConvLayer
 from evo_agd.space.genes import Gene, Genome, SearchSpace
 
 OPERATORS = {"residual": "r", "fused": "m", "inverted": "i"}
@@ -194,9 +194,6 @@ class SuperResolutionSpace(SearchSpace[SRArchitecture]):
         tails = sum(1 if u == "shuffle" else len(self.upsampler_widths) for u in self.upsamplers)
         return len(self.features) * sum(blocks**d for d in self.depth) * tails
 
-    def _macs(self, genome: Genome) -> float:
-        return cost_of(self.layers(self.decode(genome)), *self.input_size).gmacs
-
     def _extreme(self, upsampler: str, operator: str, *, largest: bool) -> Genome:
         pick = max if largest else min
         block = Block(operator, pick(self.kernels), pick(self.widths))
@@ -212,6 +209,10 @@ class SuperResolutionSpace(SearchSpace[SRArchitecture]):
             for upsampler in self.upsamplers
         ]
 
-    def smallest(self) -> Genome:
-        pairs = [(u, o) for u in self.upsamplers for o in self.operators]
-        return min((self._extreme(u, o, largest=False) for u, o in pairs), key=self._macs)
+    def smallest(self) -> list[Genome]:
+        """One per pair of operator and upsampler, as :meth:`anchors`."""
+        return [
+            self._extreme(upsampler, operator, largest=False)
+            for operator in self.operators
+            for upsampler in self.upsamplers
+        ]

@@ -27,7 +27,13 @@ def read_photo(path: Path) -> Photo:
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(path, "a readable image", reason) from error
 

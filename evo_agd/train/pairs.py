@@ -78,8 +78,8 @@ def read_inputs(
     inputs: list[tuple[str, Photo, Photo | None]] = []
     for path in paths:
         photo = read_photo(path)
-        if min(photo.shape[:2]) < smallest * scale:
-            need = smallest * scale
+        need = smallest * max((scale, *unpaired_shrink))
+        if min(photo.shape[:2]) < need:
             size = f"{photo.shape[1]}x{photo.shape[0]}"
             raise InputError(path, f"a photograph of at least {need}x{need} pixels", size)
         high = crop_to_multiple(photo, scale)

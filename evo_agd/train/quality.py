@@ -12,6 +12,7 @@ from evo_agd.train.images import Photo
 # ITU-R BT.601, studio range: what MATLAB's rgb2ycbcr computes for 8-bit RGB.
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
 _LUMA_OFFSET = 16.0
+CEILING = 100.0  # dB
 
 
 def luma(photo: Photo) -> NDArray[np.float64]:
@@ -36,6 +37,9 @@ def luma_squared_error(image: Photo, reference: Photo, border: int) -> float:
 
 
 def psnr_y(image: Photo, reference: Photo, border: int) -> float:
-    """PSNR in dB on studio-range luma, ``border`` (the scale) pixels cropped; inf if equal."""
+    """PSNR in dB on studio-range luma, ``border`` (the scale) pixels cropped.
+
+    Equal images have 100 dB, so that means and files stay finite.
+    """
     error = luma_squared_error(image, reference, border)
-    return math.inf if error == 0.0 else 10.0 * math.log10(255.0**2 / error)
+    return CEILING if error == 0.0 else min(CEILING, 10.0 * math.log10(255.0**2 / error))

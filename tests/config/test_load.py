@@ -106,6 +106,28 @@ def test_extends_merges_and_refuses_a_circle(world: Path, tmp_path: Path) -> Non
     assert "child.yaml:1" in refused(child)
 
 
+def test_paths_in_a_base_file_are_relative_to_that_file(world: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text(f"extends: {world / 'tiny.yaml'}\ndata: {{validation: here}}\n")
+    settings = load(child)
+    assert Path(settings.teacher) == (world / "teacher.safetensors").resolve()
+    assert Path(settings.data.validation) == (tmp_path / "here").resolve()
+
+
+def test_paths_on_the_command_line_are_the_shells(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load(world / "tiny.yaml", ["teacher=mine.pth"])
+    assert Path(settings.teacher) == (tmp_path / "mine.pth").resolve()
+
+
+def test_unions_and_dates_are_told_plainly(world: Path) -> None:
+    line = refused(world / "tiny.yaml", "compute.workers=many")
+    assert "compute.workers:" in line and "'auto'" in line and "constrained" not in line
+    assert "--set seed=2024-13-45" in refused(world / "tiny.yaml", "seed=2024-13-45")
+
+
 def test_paths_are_relative_to_the_file(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     assert Path(load(world / "tiny.yaml").data.train) == (world / "photos").resolve()

@@ -134,7 +134,7 @@ def test_a_small_space_is_used_up_and_its_true_front_found() -> None:
 
 
 def test_what_costs_too_much_is_never_scored(tiny_space: SuperResolutionSpace) -> None:
-    limit = 2 * tiny_space.cost(tiny_space.smallest()).gmacs
+    limit = 2 * min(tiny_space.cost(g).gmacs for g in tiny_space.smallest())
     oracle = Oracle(tiny_space)
     make(tiny_space, oracle, constraints={"gmacs": Bound(max=limit)}).run()
     assert len(oracle.asked) > 10
@@ -146,6 +146,10 @@ def test_infeasible_constraints_are_told_before_and_after(
 ) -> None:
     with pytest.raises(InputError, match=r"constraints\.gmacs\.max.*at least"):
         check_constraints(tiny_space, {"gmacs": Bound(max=1e-9)})
+    with pytest.raises(InputError, match=r"constraints\.params\.min.*at most"):
+        check_constraints(tiny_space, {"params": Bound(min=1e9)})
+    fewest = min(tiny_space.cost(g).params for g in tiny_space.smallest())
+    check_constraints(tiny_space, {"params": Bound(max=fewest)})
     search = make(tiny_space, Oracle(tiny_space), constraints={"psnr": Bound(min=99)})
     with pytest.raises(InputError, match="none among 60"):
         search.front(search.run())

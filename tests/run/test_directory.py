@@ -14,45 +14,52 @@ from evo_agd.run.directory import RunDirectory, locked, resume, start
 
 def test_start_writes_the_resolved_settings(world: Path, tmp_path: Path) -> None:
     settings = load(world / "tiny.yaml")
-    run = start(tmp_path / "new" / "run", settings)
+    run = start(tmp_path / "new" / "run", settings, "inputs")
     assert run.settings() == settings
 
 
 def test_a_run_is_never_overwritten(world: Path, tmp_path: Path) -> None:
     settings = load(world / "tiny.yaml")
-    run = start(tmp_path, settings)
+    run = start(tmp_path, settings, "inputs")
     write_text(run.front, "[]")
     with pytest.raises(InputError, match="--resume"):
-        start(tmp_path, settings)
+        start(tmp_path, settings, "inputs")
     with pytest.raises(InputError, match=r"another configuration .*seed 5 here, 0 there"):
-        start(tmp_path, load(world / "tiny.yaml", ["seed=5"]))
+        start(tmp_path, load(world / "tiny.yaml", ["seed=5"]), "inputs")
     assert run.front.read_text() == "[]"
 
 
 def test_other_files_in_the_way(world: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="new or empty folder"):
-        start(tmp_path, load(world / "tiny.yaml"))
+        start(tmp_path, load(world / "tiny.yaml"), "inputs")
     with pytest.raises(InputError, match=r"thesis\.tex"):
-        start(tmp_path / "thesis.tex" / "run", load(world / "tiny.yaml"))
+        start(tmp_path / "thesis.tex" / "run", load(world / "tiny.yaml"), "inputs")
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
 def test_resume_wants_the_same_configuration_but_any_number_of_workers(
     world: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="a run to resume"):
-        resume(tmp_path / "nowhere", None)
     settings = load(world / "tiny.yaml")
-    start(tmp_path / "run", settings)
-    assert resume(tmp_path / "run", None)[1] == settings
-    resume(tmp_path / "run", load(world / "tiny.yaml", ["compute.workers=7"]))
+    with pytest.raises(InputError, match="no such folder"):
+        resume(tmp_path / "nowhere", settings, "inputs")
+    start(tmp_path / "run", settings, "inputs")
+    assert resume(tmp_path / "run", settings, "inputs").settings() == settings
+    resume(tmp_path / "run", load(world / "tiny.yaml", ["compute.workers=7"]), "inputs")
     with pytest.raises(InputError, match=r"students\.steps 9 here, 6 there"):
-        resume(tmp_path / "run", load(world / "tiny.yaml", ["students.steps=9"]))
+        resume(tmp_path / "run", load(world / "tiny.yaml", ["students.steps=9"]), "inputs")
+
+
+def test_resume_wants_the_same_photographs_and_teacher(world: Path, tmp_path: Path) -> None:
+    settings = load(world / "tiny.yaml")
+    start(tmp_path / "run", settings, "inputs")
+    with pytest.raises(InputError, match="photographs and the teacher"):
+        resume(tmp_path / "run", settings, "other inputs")
 
 
 def test_two_processes_do_not_share_a_run(world: Path, tmp_path: Path) -> None:
-    run = start(tmp_path / "run", load(world / "tiny.yaml"))
+    run = start(tmp_path / "run", load(world / "tiny.yaml"), "inputs")
     with locked(run), pytest.raises(InputError, match="another process"), locked(run):
         pass
     with locked(run):

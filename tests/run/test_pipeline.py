@@ -23,6 +23,12 @@ def test_students_are_a_staircase_with_both_ends(members: list, count: int) -> N
         assert min(m["gmacs"] for m in members) == chosen[0]["gmacs"]
 
 
+def test_a_gap_in_the_front_costs_no_student() -> None:
+    costs = [0.6, 0.62, 0.7, 0.75, 0.8, 4.4]
+    members = [{"id": str(i), "gmacs": g, "psnr": 20.0 + i} for i, g in enumerate(costs)]
+    assert [len(chosen_for_retraining(members, n)) for n in range(1, 7)] == [1, 2, 3, 4, 5, 6]
+
+
 def test_they_are_spread_over_the_logarithm_of_cost() -> None:
     members = [{"id": str(i), "gmacs": 2.0 ** (i / 10), "psnr": 20.0 + i} for i in range(41)]
     chosen = chosen_for_retraining(members, 5)

@@ -44,6 +44,8 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
 def test_a_photograph_smaller_than_a_crop_is_refused(world: Path) -> None:
     with pytest.raises(InputError, match="at least 96x96 pixels, found 72x64"):
         read_inputs([world / "photos/0.png"], 4, 24)
+    with pytest.raises(InputError, match="at least 128x128 pixels"):
+        read_inputs([world / "photos/0.png"], 4, 16, unpaired_shrink=(2, 8))
 
 
 def test_bundled_photographs_are_there_and_kept_apart() -> None:
