@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evo_agd.errors import InputError
+from evo_agd.files import write_bytes
 from evo_agd.report.table import Row, front_rows, front_table, student_table
 from evo_agd.run.directory import RunDirectory
 from evo_agd.search import guarded
@@ -86,8 +87,6 @@ def pareto(arguments: argparse.Namespace) -> None:
     if arguments.html:
         if not run.report.is_file():
             raise InputError(run.path, "a run with a report.html", "none")
-        from evo_agd.files import write_bytes
-
         write_bytes(arguments.html, run.report.read_bytes())
     if arguments.json:
         print(json.dumps(rows, indent=2))

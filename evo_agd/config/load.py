@@ -123,15 +123,15 @@ def _place(key: Key, places: dict[Key, str], path: Path) -> str:
     return str(path)
 
 
+def _key(loc: Key) -> Key:
+    """A place of pydantic's without what is no key: "[key]", the names of a union's branches."""
+    return tuple(part for part in loc if re.fullmatch(r"\w+", str(part)))
+
+
 def _explain(error: ValidationError, places: dict[Key, str], path: Path) -> InputError:
     """The first problem as one line."""
     first = error.errors()[0]
-    # Beside keys, pydantic's places hold "[key]" and the names of a union's branches.
-    key: Key = tuple(p for p in first["loc"] if re.fullmatch(r"\w+", str(p)))
-    if len(error.errors()) > 1 and first["loc"] != key:
-        choices = [e["msg"].removeprefix("Input should be ") for e in error.errors()]
-        where = f"{_place(key, places, path)}: {'.'.join(map(str, key))}"
-        return InputError(where, " or ".join(choices), repr(first["input"]))
+    key = _key(first["loc"])
     dotted = ".".join(map(str, key))
     where = _place(key, places, path) + (f": {dotted}" if dotted else "")
     kind, found = first["type"], first["input"]
@@ -145,7 +145,9 @@ def _explain(error: ValidationError, places: dict[Key, str], path: Path) -> Inpu
     if kind == "value_error":
         expected, _, rest = str(first["ctx"]["error"]).partition(", found ")
         return InputError(where, expected, rest or found)
-    message = first["msg"].removeprefix("Input should be ")
+    # A union reports each of its branches, all at one key.
+    messages = [e["msg"] for e in error.errors() if _key(e["loc"]) == key]
+    message = " or ".join(m.removeprefix("Input should be ") for m in messages)
     return InputError(where, message[:1].lower() + message[1:], repr(found))
 
 

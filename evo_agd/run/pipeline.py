@@ -56,21 +56,15 @@ def chosen_for_retraining(members: Sequence[dict[str, Any]], count: int) -> list
             stairs.append(member)
     if len(stairs) <= count:
         return stairs
-    low, high = math.log(stairs[0]["gmacs"]), math.log(stairs[-1]["gmacs"])
     if count == 1:
         return stairs[-1:]
-    wanted = [low + (high - low) * i / (count - 1) for i in range(count)]
-    chosen: list[dict[str, Any]] = []
-    for position, target in enumerate(wanted):
-        left = [m for m in stairs[1:-1] if m not in chosen]
-        if position == 0:
-            best = stairs[0]
-        elif position == count - 1:
-            best = stairs[-1]
-        else:
-            best = min(left, key=lambda m: abs(math.log(m["gmacs"]) - target))
-        if best not in chosen:
-            chosen.append(best)
+    low, high = math.log(stairs[0]["gmacs"]), math.log(stairs[-1]["gmacs"])
+    chosen, between = [stairs[0], stairs[-1]], stairs[1:-1]
+    for position in range(1, count - 1):
+        wanted = low + (high - low) * position / (count - 1)
+        nearest = min(between, key=lambda m: abs(math.log(m["gmacs"]) - wanted))
+        between.remove(nearest)
+        chosen.append(nearest)
     return sorted(chosen, key=lambda m: m["gmacs"])
 
 
@@ -146,6 +140,7 @@ class Pipeline:
         return chosen_for_retraining(run.read_front(), self.settings.students.count)
 
     def teach(self, run: RunDirectory) -> tuple[list[Pair], list[Pair]]:
+        """Training and validation pictures with the teacher's answers, kept in the run."""
         cache = TeacherCache(run.teacher, self.teacher, self.settings.scale)
         total = len(self.train_inputs) + len(self.validation_inputs)
         with bar(self.console, "1/6 teacher's answers", total) as tick:

@@ -194,25 +194,21 @@ class SuperResolutionSpace(SearchSpace[SRArchitecture]):
         tails = sum(1 if u == "shuffle" else len(self.upsampler_widths) for u in self.upsamplers)
         return len(self.features) * sum(blocks**d for d in self.depth) * tails
 
-    def _extreme(self, upsampler: str, operator: str, *, largest: bool) -> Genome:
+    def _extremes(self, *, largest: bool) -> list[Genome]:
         pick = max if largest else min
-        block = Block(operator, pick(self.kernels), pick(self.widths))
-        tail = 0 if upsampler == "shuffle" else pick(self.upsampler_widths)
-        blocks = (block,) * pick(self.depth)
-        return self.encode(SRArchitecture(self.scale, pick(self.features), blocks, upsampler, tail))
+        found = []
+        for operator in self.operators:
+            blocks = (Block(operator, pick(self.kernels), pick(self.widths)),) * pick(self.depth)
+            for upsampler in self.upsamplers:
+                tail = 0 if upsampler == "shuffle" else pick(self.upsampler_widths)
+                member = SRArchitecture(self.scale, pick(self.features), blocks, upsampler, tail)
+                found.append(self.encode(member))
+        return found
 
     def anchors(self) -> list[Genome]:
         """One per pair of operator and upsampler: the largest network built of just these."""
-        return [
-            self._extreme(upsampler, operator, largest=True)
-            for operator in self.operators
-            for upsampler in self.upsamplers
-        ]
+        return self._extremes(largest=True)
 
     def smallest(self) -> list[Genome]:
         """One per pair of operator and upsampler, as :meth:`anchors`."""
-        return [
-            self._extreme(upsampler, operator, largest=False)
-            for operator in self.operators
-            for upsampler in self.upsamplers
-        ]
+        return self._extremes(largest=False)

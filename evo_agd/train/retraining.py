@@ -99,8 +99,7 @@ def _trial(
     space: SuperResolutionSpace | None,
     weights: dict[str, Tensor] | None,
 ) -> None:
-    """What a Tune worker does: one member, one thread."""
-    torch.set_num_threads(1)
+    """What a Tune worker does: one member, on the one thread that ``fit`` uses."""
     member = config["member"]
     if space is not None and weights is not None:
         net = inherited_student(member, space, weights)
