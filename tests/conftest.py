@@ -51,10 +51,10 @@ def tiny_space() -> SuperResolutionSpace:
         input_size=(32, 48),
         features=(4, 8),
         depth=(1, 2),
-        operators=("residual", "fused", "inverted"),
+        operators=("residual", "fused", "inverted", "separable", "gated", "reparameterised"),
         kernels=(1, 3),
         widths=(4, 8),
-        upsamplers=("shuffle", "shuffle_twice", "nearest"),
+        upsamplers=("shuffle", "shuffle_twice", "nearest", "esrgan"),
         upsampler_widths=(4, 6),
     )
 

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from evo_agd.config.settings import Settings
+from evo_agd.config.paths import resolve_paths
+from evo_agd.config.settings import Settings, settings_class
 from evo_agd.errors import InputError
 
 DEFAULT = "sr_x4_small.yaml"
@@ -26,6 +27,12 @@ def shipped(name: str) -> Path:
     return (
         inside if inside.exists() else Path(str(files("evo_agd"))).parent / "search_spaces" / name
     )
+
+
+def _found(name: Path, folder: Path) -> Path:
+    """The file in this folder, or the shipped one where there is none and only a name is given."""
+    path, own = folder / name, shipped(name.name)
+    return own if len(name.parts) == 1 and not path.exists() and own.exists() else path
 
 
 def _lines(node: yaml.Node | None, key: Key, into: dict[Key, int]) -> None:
@@ -61,11 +68,11 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
     lines: dict[Key, int] = {}
     _lines(node, (), lines)
     places = {key: f"{path}:{line}" for key, line in lines.items()}
-    _resolve_paths(value, path.resolve().parent)
+    resolve_paths(value, path.resolve().parent)
     parent = value.pop("extends", None)
     if parent is None:
         return value, places
-    parent_path = (path.parent / str(parent)).resolve()
+    parent_path = _found(Path(str(parent)), path.parent).resolve()
     if parent_path in (*seen, path.resolve()):
         raise InputError(places[("extends",)], "a file that does not extend this one", parent)
     base, base_places = _read(parent_path, (*seen, path.resolve()))
@@ -101,9 +108,29 @@ def _apply(value: dict[str, Any], places: dict[Key, str], assignment: str) -> No
         places[tuple(name.split(".")[:depth])] = where
 
 
-def _fields_at(key: Key) -> list[str]:
+def _take_budget(value: dict[str, Any], places: dict[Key, str], path: Path) -> dict[str, Any]:
+    """The mapping with the one of its ``budgets`` that ``budget`` names merged over the rest.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    budgets = value.pop("budgets", None)
+    if budgets is None:
+        return value
+    if not isinstance(budgets, dict) or not all(isinstance(b, dict) for b in budgets.values()):
+        where = f"{_place(('budgets',), places, path)}: budgets"
+        raise InputError(where, "a mapping from names to sections", type(budgets).__name__)
+    name = value.get("budget")
+    if name not in budgets:
+        where = f"{_place(('budget',), places, path)}: budget"
+        raise InputError(where, " or ".join(map(str, budgets)), "nothing" if name is None else name)
+    for key in [k for k in places if k[:2] == ("budgets", name) and len(k) > 2]:
+        places[key[2:]] = places[key]
+    return _merged(value, budgets[name])
+
+
+def _fields_at(key: Key, model: Any) -> list[str]:
     """The keys that the section at this place knows."""
-    model: Any = Settings
     for part in key:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             break
@@ -128,7 +155,9 @@ def _key(loc: Key) -> Key:
     return tuple(part for part in loc if re.fullmatch(r"\w+", str(part)))
 
 
-def _explain(error: ValidationError, places: dict[Key, str], path: Path) -> InputError:
+def _explain(
+    error: ValidationError, places: dict[Key, str], path: Path, model: type[Settings]
+) -> InputError:
     """The first problem as one line."""
     first = error.errors()[0]
     key = _key(first["loc"])
@@ -136,7 +165,7 @@ def _explain(error: ValidationError, places: dict[Key, str], path: Path) -> Inpu
     where = _place(key, places, path) + (f": {dotted}" if dotted else "")
     kind, found = first["type"], first["input"]
     if kind == "extra_forbidden":
-        known = _fields_at(key[:-1])
+        known = _fields_at(key[:-1], model)
         near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
         expected = f"a known key (did you mean {near[0]}?)" if near else f"one of {known}"
         return InputError(where, expected, f"unknown key {key[-1]}")
@@ -154,33 +183,28 @@ def _explain(error: ValidationError, places: dict[Key, str], path: Path) -> Inpu
 def load(path: Path | None = None, assignments: Sequence[str] = ()) -> Settings:
     """Read a search-space file (None: the embedded default), then apply ``KEY=VALUE`` overrides.
 
+    A file that is not there, or that another extends, may be one that travels with the package.
+
     Folders and files named in it are relative to the file's own folder, those in an override to
     the current one.
 
     Raises:
         InputError: with file, line and key.
     """
-    path = path or shipped(DEFAULT)
+    path = shipped(DEFAULT) if path is None else _found(path, Path())
     value, places = _read(path)
     for assignment in assignments:
+        if assignment.partition("=")[0] == "budget":  # decides what the others override
+            _apply(value, places, assignment)
+    value = _take_budget(value, places, path)
+    for assignment in assignments:
         _apply(value, places, assignment)
-    _resolve_paths(value, Path.cwd())  # what is not absolute yet came from the shell
+    resolve_paths(value, Path.cwd())  # what is not absolute yet came from the shell
+    model = settings_class(value)
     try:
-        return Settings.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
-        raise _explain(error, places, path) from error
-
-
-def _resolve_paths(value: dict[str, Any], folder: Path) -> None:
-    """Make the paths in a mapping of settings absolute, as seen from ``folder``."""
-    data = value.get("data")
-    places = [(value, "teacher")]
-    if isinstance(data, dict):
-        places += [(data, "train"), (data, "validation")]
-    for section, key in places:
-        text = section.get(key)
-        if isinstance(text, str) and text != "bundled":
-            section[key] = str((folder / Path(text).expanduser()).resolve())
+        raise _explain(error, places, path, model) from error
 
 
 def dump(settings: Settings) -> str:

@@ -3,58 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-Objective = Literal["gmacs", "params", "memory_mb", "distillation_loss", "psnr"]
+from evo_agd.config.genes import CellGenes, Section, SuperResolutionGenes, TranslationGenes
+
+Objective = Literal["gmacs", "params", "memory_mb", "latency_ms", "distillation_loss", "psnr"]
 MAXIMISED = frozenset({"psnr"})
-ANALYTIC = frozenset({"gmacs", "params", "memory_mb"})
+ANALYTIC = frozenset({"gmacs", "params", "memory_mb", "latency_ms"})
 
-Ascending = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SuperResolutionGenes(Section):
-    """The choices of :class:`evo_agd.space.super_resolution.SuperResolutionSpace`."""
-
-    features: Ascending
-    """Channels between the blocks."""
-    depth: Ascending
-    """Number of body blocks."""
-    operators: Annotated[tuple[Literal["residual", "fused", "inverted"], ...], Field(min_length=1)]
-    kernels: Annotated[tuple[Literal[1, 3, 5, 7], ...], Field(min_length=1)]
-    widths: Ascending
-    """Hidden channels of a block."""
-    upsamplers: Annotated[
-        tuple[Literal["shuffle", "shuffle_twice", "nearest"], ...], Field(min_length=1)
-    ]
-    upsampler_widths: Ascending
-
-    @model_validator(mode="after")
-    def _distinct(self) -> SuperResolutionGenes:
-        for name in type(self).model_fields:
-            values = getattr(self, name)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name}: choices that are all different, found {list(values)}")
-            if name not in ("operators", "upsamplers") and list(values) != sorted(values):
-                raise ValueError(f"{name}: ascending choices, found {list(values)}")
-        return self
+Weight = Annotated[float, Field(ge=0)]
 
 
 class Data(Section):
-    """Where the photographs are: a folder, or ``bundled``."""
+    """Where the photographs of super-resolution are."""
 
     train: str = "bundled"
+    """A folder of high-resolution photographs, a DIV2K or BasicSR layout, or ``bundled``."""
     validation: str = "bundled"
+    train_low: str | None = None
+    """A folder of low-resolution counterparts; without, they are made by bicubic reduction."""
+    validation_low: str | None = None
     unpaired_shrink: tuple[Annotated[int, Field(ge=1, le=8)], ...] = ()
     """Also train on the photographs shrunk by these factors, for which only the teacher answers."""
+    limit: PositiveInt | None = None
+    """Use at most so many training photographs, spread evenly over the folder."""
+    validation_limit: PositiveInt | None = None
+
+
+class TranslationData(Section):
+    """Where the photographs of a translation are."""
+
+    train: str
+    """A folder with trainA and testA (and B) as CycleGAN's data sets have them, or of images."""
+    validation: str | None = None
+    """The same for validation; without, testA or testB of ``train``."""
+    domain: Literal["A", "B"] = "A"
+    """Which of the two the generator takes."""
+    limit: PositiveInt | None = None
+    validation_limit: PositiveInt | None = None
+
+    @property
+    def unpaired_shrink(self) -> tuple[int, ...]:
+        """Nothing is shrunk here."""
+        return ()
+
+
+class Losses(Section):
+    """Weights of the distillation losses; 0 leaves one out."""
+
+    teacher_l1: Weight = 0.0
+    teacher_l2: Weight = 0.0
+    truth_l1: Weight = 0.0
+    truth_l2: Weight = 0.0
+    lpips: Weight = 0.0
+    """LPIPS distance to the teacher's output (Zhang et al., CVPR 2018)."""
+    perceptual: Weight = 0.0
+    """Distance of a backbone's features to those of the teacher's output."""
+    gram: Weight = 0.0
+    """Distance of their Gram matrices: texture, wherever it lies."""
+    total_variation: Weight = 0.0
+    frequency: Weight = 0.0
+    """Distance to the teacher's output in the Fourier domain."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Losses:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise ValueError("a loss with a weight above 0, found none")
+        return self
+
+
+class BackboneSettings(Section):
+    """The classifier whose features the perceptual and Gram losses and the judges look at."""
+
+    architecture: Literal["squeezenet1_1", "vgg16", "vgg19", "alexnet"] = "squeezenet1_1"
+    weights: str | None = None
+    """A file in torchvision's key layout; without, torchvision downloads its own."""
+
+
+class LpipsSettings(Section):
+    """The network of the LPIPS loss."""
+
+    net: Literal["squeeze", "alex", "vgg"] = "squeeze"
+    weights: str | None = None
+    """Its backbone's weights in torchvision's key layout; without, they are downloaded."""
+
+
+class Judge(Section):
+    """What the students of a translation are measured by beside their teacher."""
+
+    target_class: Annotated[int, Field(ge=0, le=999)] | None = None
+    """ImageNet class of the target domain (340: zebra); the share called that is reported."""
+    inception: str | None = None
+    """InceptionV3 weights; with them the Frechet distance is the FID."""
 
 
 class Bound(Section):
@@ -86,8 +129,6 @@ class Training(Section):
     crop: Annotated[int, Field(ge=8)] = 24
     """Side of a training crop in input pixels."""
     learning_rate: PositiveFloat = 3e-3
-    teacher_weight: Share = 1.0
-    """Share of the distance to the teacher in the loss; the rest is the distance to the truth."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Decay of the averaged weights, which are the ones that are kept."""
 
@@ -101,6 +142,9 @@ class SupernetTraining(Training):
     """Uniformly drawn paths in each step after that."""
     anchored: Annotated[int, Field(ge=0)] = 1
     """Largest networks in each step after that."""
+    constrained: bool = False
+    """Train only paths that keep the constraints on cost: the largest of a space whose members
+    differ by 50 times cost more than all the others."""
 
     @model_validator(mode="after")
     def _paths_are_sampled(self) -> SupernetTraining:
@@ -117,6 +161,8 @@ class Evolution(Section):
     """Architectures scored on the supernet in all; none is scored twice."""
     crossover: Share = 0.9
     """Chance that a child has two parents."""
+    pictures: PositiveInt | None = None
+    """Score on at most so many validation pictures, spread evenly; without, on all."""
     mutation: Share = 0.1
     """Chance of each active gene to change."""
 
@@ -150,23 +196,32 @@ class Compute(Section):
 
 
 class Settings(Section):
-    """One search-space file."""
+    """One search-space file: what every task has."""
 
-    task: Literal["super_resolution"]
+    task: Literal["super_resolution", "image_translation"]
+    budget: str | None = None
+    """Which of the file's ``budgets`` was taken."""
     seed: Annotated[int, Field(ge=0)] = 0
-    scale: Literal[2, 4] = 4
+    scale: int
     input_size: tuple[PositiveInt, PositiveInt] = (256, 256)
-    """Height and width of the low-resolution input at which cost is counted."""
-    genes: SuperResolutionGenes
-    teacher: str = "bundled"
-    """A checkpoint that spandrel recognises, or ``bundled``."""
-    data: Data = Data()
+    """Height and width of the input at which cost is counted."""
+    genes: Any
+    teacher: str
+    """A checkpoint, an ONNX or TorchScript file, ``module:function``, or ``bundled``."""
+    teacher_range: Literal["auto", "unit", "symmetric"] = "auto"
+    """What the teacher takes and gives: 0..1, -1..1, or whichever its answers show."""
+    data: Any
+    losses: Losses = Losses(teacher_l1=1.0)
+    features: BackboneSettings = BackboneSettings()
+    lpips: LpipsSettings = LpipsSettings()
     objectives: Annotated[tuple[Objective, ...], Field(min_length=2)] = (
         "gmacs",
         "distillation_loss",
         "psnr",
     )
     constraints: Mapping[Objective, Bound] = {}
+    latency_table: str | None = None
+    """A file of measured milliseconds per layer; there is a ``latency_ms`` with it."""
     supernet: SupernetTraining
     search: Evolution = Evolution()
     students: StudentTraining
@@ -182,4 +237,47 @@ class Settings(Section):
                 "objectives: at least one of cost and one of quality, "
                 f"found {list(self.objectives)}"
             )
+        if self.latency_table is None and "latency_ms" in (*self.objectives, *self.constraints):
+            raise ValueError("latency_table: a file, since latency_ms is asked for, found none")
         return self
+
+
+class SuperResolutionSettings(Settings):
+    """Enlargement by a body of residual blocks, with a searchable upsampler."""
+
+    task: Literal["super_resolution"]
+    scale: Literal[2, 4] = 4
+    genes: SuperResolutionGenes
+    teacher: str = "bundled"
+    data: Data = Data()
+
+
+class CellSettings(SuperResolutionSettings):
+    """Enlargement by AGD's cells."""
+
+    genes: CellGenes  # type: ignore[assignment]
+
+
+class TranslationSettings(Settings):
+    """A generator whose output is as large as its input."""
+
+    task: Literal["image_translation"]
+    scale: Literal[1] = 1
+    genes: TranslationGenes
+    data: TranslationData
+    judge: Judge = Judge()
+
+    @model_validator(mode="after")
+    def _no_truth(self) -> TranslationSettings:
+        if self.losses.truth_l1 or self.losses.truth_l2:
+            raise ValueError("losses: only the teacher's, a translation has no truth, found truth")
+        return self
+
+
+def settings_class(value: Mapping[str, Any]) -> type[Settings]:
+    """The settings that a file's ``task`` and ``genes.body`` call for."""
+    genes = value.get("genes")
+    if value.get("task") == "image_translation":
+        return TranslationSettings
+    cells = isinstance(genes, Mapping) and genes.get("body") == "cells"
+    return CellSettings if cells else SuperResolutionSettings

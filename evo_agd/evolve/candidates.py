@@ -34,7 +34,8 @@ class Candidate:
 
 def cost_values(cost: Cost) -> dict[str, float]:
     """The analytic objectives by name."""
-    return {"gmacs": cost.gmacs, "params": cost.params, "memory_mb": cost.memory_mb}
+    values = {"gmacs": cost.gmacs, "params": cost.params, "memory_mb": cost.memory_mb}
+    return values if cost.latency_ms is None else values | {"latency_ms": cost.latency_ms}
 
 
 def violation(values: Mapping[str, float], constraints: Mapping[Any, Bound]) -> float:

@@ -1,4 +1,4 @@
-"""From settings to the space and the supernet of the task."""
+"""From settings to the task's space and supernet, and from an architecture to a student."""
 
 from __future__ import annotations
 
@@ -9,25 +9,56 @@ from typing import Any
 import torch
 from torch import nn
 
-from evo_agd.config import Settings
-from evo_agd.nets.super_resolution import SRSupernet
+from evo_agd.config import CellSettings, Settings, SuperResolutionSettings, TranslationSettings
+from evo_agd.nets.cells import CellStudent, CellSupernet
+from evo_agd.nets.super_resolution import SRStudent, SRSupernet
+from evo_agd.nets.translation import TranslationStudent, TranslationSupernet
+from evo_agd.space.cells import CellArchitecture, CellSpace
 from evo_agd.space.genes import Genome
-from evo_agd.space.super_resolution import SuperResolutionSpace
+from evo_agd.space.super_resolution import SRArchitecture, SuperResolutionSpace
+from evo_agd.space.translation import TranslationArchitecture, TranslationSpace
+
+Architecture = SRArchitecture | CellArchitecture | TranslationArchitecture
+Space = SuperResolutionSpace | CellSpace | TranslationSpace
+Student = SRStudent | CellStudent | TranslationStudent
+Supernet = SRSupernet | CellSupernet | TranslationSupernet
 
 
-def space_of(settings: Settings) -> SuperResolutionSpace:
+def space_of(settings: Settings) -> Space:
     """The search space that the settings describe."""
-    genes = settings.genes
-    return SuperResolutionSpace(
-        scale=settings.scale, input_size=settings.input_size, **genes.model_dump()
-    )
+    genes = settings.genes.model_dump(exclude={"body"})
+    size = settings.input_size
+    if isinstance(settings, TranslationSettings):
+        return TranslationSpace(input_size=size, **genes)
+    if isinstance(settings, CellSettings):
+        return CellSpace(scale=settings.scale, input_size=size, **genes)
+    assert isinstance(settings, SuperResolutionSettings)
+    return SuperResolutionSpace(scale=settings.scale, input_size=size, **genes)
 
 
-def supernet_of(settings: Settings) -> SRSupernet:
-    """The supernet of that space, initialised from the seed."""
+def empty_supernet(space: Space) -> Supernet:
+    """The supernet of a space, initialised from torch's generator."""
+    if isinstance(space, TranslationSpace):
+        return TranslationSupernet(space)
+    if isinstance(space, CellSpace):
+        return CellSupernet(space)
+    return SRSupernet(space)
+
+
+def supernet_of(settings: Settings) -> Supernet:
+    """The supernet of the settings' space, initialised from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return SRSupernet(space_of(settings))
+        return empty_supernet(space_of(settings))
+
+
+def student_of(architecture: Architecture) -> Student:
+    """A network of one architecture, initialised from torch's generator."""
+    if isinstance(architecture, TranslationArchitecture):
+        return TranslationStudent(architecture)
+    if isinstance(architecture, CellArchitecture):
+        return CellStudent(architecture)
+    return SRStudent(architecture)
 
 
 def _build(settings: Settings) -> tuple[nn.Module, Callable[[Genome], Any]]:

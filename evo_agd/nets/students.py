@@ -12,19 +12,33 @@ from torch import nn
 
 from evo_agd.errors import InputError
 from evo_agd.files import write_bytes, write_text
-from evo_agd.nets.super_resolution import SRStudent
+from evo_agd.nets.build import Architecture, Student, student_of
+from evo_agd.space.cells import CellArchitecture
+from evo_agd.space.layers import Layer
 from evo_agd.space.super_resolution import Block, SRArchitecture
+from evo_agd.space.translation import TranslationArchitecture
 
 ARCHITECTURE, WEIGHTS = "architecture.yaml", "student.safetensors"
 
 
-def write_student(folder: Path, name: str, architecture: SRArchitecture, net: nn.Module) -> None:
-    """``architecture.yaml`` and ``student.safetensors`` in a folder."""
-    text = asdict(architecture)
-    text["blocks"] = [dict(b) for b in text["blocks"]]
-    value = {"id": name, "task": "super_resolution", **text}
+def write_student(folder: Path, name: str, net: Student) -> None:
+    """``architecture.yaml`` and ``student.safetensors`` of a (folded) student in a folder.
+
+    Args:
+        name: the id of the member, which names blocks as they were before folding.
+    """
+    architecture = net.architecture
+    task = "image_translation" if architecture.scale == 1 else "super_resolution"
+    value = {"id": name, "task": task, **_plain(asdict(architecture))}
     write_text(folder / ARCHITECTURE, yaml.safe_dump(value, sort_keys=False))
     write_weights(folder / WEIGHTS, net)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down, for YAML."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def write_weights(path: Path, net: nn.Module) -> None:
@@ -32,28 +46,39 @@ def write_weights(path: Path, net: nn.Module) -> None:
     write_bytes(path, save({k: v.contiguous() for k, v in net.state_dict().items()}))
 
 
-def read_architecture(path: Path) -> SRArchitecture:
+def _architecture(raw: dict[str, Any]) -> Architecture:
+    if raw["task"] == "image_translation":
+        full, half, quarter = raw["stem"]
+        up, top = raw["header"]
+        layers = tuple(Layer(**layer) for layer in raw["layers"])
+        return TranslationArchitecture((full, half, quarter), layers, (up, top))
+    if "cells" in raw:
+        cells = tuple(tuple(Layer(**layer) for layer in cell) for cell in raw["cells"])
+        return CellArchitecture(raw["scale"], raw["features"], cells)
+    blocks = tuple(Block(**b) for b in raw["blocks"])
+    keys = ("scale", "features", "upsampler", "upsampler_width")
+    return SRArchitecture(blocks=blocks, **{k: raw[k] for k in keys})
+
+
+def read_architecture(path: Path) -> Architecture:
     """The architecture in an ``architecture.yaml``.
 
     Raises:
         InputError: not such a file.
     """
     try:
-        raw: dict[str, Any] = yaml.safe_load(path.read_text())
-        blocks = tuple(Block(**b) for b in raw["blocks"])
-        keys = ("scale", "features", "upsampler", "upsampler_width")
-        return SRArchitecture(blocks=blocks, **{k: raw[k] for k in keys})
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        return _architecture(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise InputError(path, "an architecture.yaml of a student", error) from error
 
 
-def read_student(folder: Path) -> SRStudent:
+def read_student(folder: Path) -> Student:
     """A student from its folder.
 
     Raises:
         InputError: a file is missing or does not fit.
     """
-    net = SRStudent(read_architecture(folder / ARCHITECTURE))
+    net = student_of(read_architecture(folder / ARCHITECTURE))
     try:
         net.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, RuntimeError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +27,7 @@ class SRStudent(nn.Module):
 
     def __init__(self, architecture: SRArchitecture) -> None:
         super().__init__()
-        a = architecture
+        a = self.architecture = architecture
         self.scale = a.scale
         self.stem = ElasticConv(3, a.features, 3)
         self.body = nn.Sequential(*(BodyBlock(a.features, [choice]) for choice in a.blocks))
@@ -37,6 +39,13 @@ class SRStudent(nn.Module):
         """RGB in 0..1, (N, 3, H, W) to (N, 3, H * scale, W * scale); not clamped."""
         features = activate(self.body(self.stem(x)))
         return enlarge(x, self.scale) + self.upsampler(features)
+
+    def folded(self) -> SRStudent:
+        """The same function with every block's parallel convolutions added up to one."""
+        blocks = [block.folded() for block in self.body if isinstance(block, BodyBlock)]
+        child = SRStudent(replace(self.architecture, blocks=tuple(b.own for b in blocks)))
+        child.stem, child.body, child.upsampler = self.stem, nn.Sequential(*blocks), self.upsampler
+        return child
 
 
 class SRSupernet(nn.Module):

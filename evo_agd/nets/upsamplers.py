@@ -79,7 +79,7 @@ class ShuffleTwice(Upsampler):
 class Nearest(Upsampler):
     """Nearest-neighbour enlargement in two steps, each followed by a convolution, then one more.
 
-    The tail of ESRGAN and AGD, with a searchable width.
+    The tail of ESRGAN without its second convolution at full resolution, at a searchable width.
     """
 
     def __init__(self, features: int, width: int, scale: int) -> None:
@@ -96,7 +96,9 @@ class Nearest(Upsampler):
             x = F.interpolate(x, scale_factor=self.scale // 2, mode="nearest")
         x = activate(self.first(x, width))
         x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = activate(self.second(x, width))
+        return self._finish(activate(self.second(x, width)))
+
+    def _finish(self, x: Tensor) -> Tensor:
         return self.last(x)
 
     def cut(self, features: int, width: int) -> Nearest:
@@ -107,8 +109,28 @@ class Nearest(Upsampler):
         return child
 
 
+class Esrgan(Nearest):
+    """:class:`Nearest` with one more convolution at full resolution: the tail of ESRGAN and AGD."""
+
+    def __init__(self, features: int, width: int, scale: int) -> None:
+        super().__init__(features, width, scale)
+        self.third = ElasticConv(width, width, 3)
+
+    def _finish(self, x: Tensor) -> Tensor:
+        return self.last(activate(self.third(x, x.shape[1])))
+
+    def cut(self, features: int, width: int) -> Esrgan:
+        child = Esrgan(features, width, self.scale)
+        child.first = self.first.cut(features, width, 3)
+        child.second = self.second.cut(width, width, 3)
+        child.third = self.third.cut(width, width, 3)
+        child.last = self.last.cut(width, 3, 3)
+        return child
+
+
 UPSAMPLER_CLASSES: dict[str, Callable[[int, int, int], Upsampler]] = {
     "shuffle": Shuffle,
     "shuffle_twice": ShuffleTwice,
     "nearest": Nearest,
+    "esrgan": Esrgan,
 }

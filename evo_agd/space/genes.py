@@ -8,6 +8,7 @@ by :meth:`SearchSpace.canonical`, so that genomes and networks correspond one to
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -36,6 +37,8 @@ class SearchSpace(ABC, Generic[A]):
     """
 
     input_size: tuple[int, int]
+    latency: Mapping[ConvLayer, float] | None = None
+    """Measured milliseconds of each layer, where there is a table of them."""
 
     @cached_property
     @abstractmethod
@@ -132,4 +135,22 @@ class SearchSpace(ABC, Generic[A]):
 
     def cost(self, genome: Genome) -> Cost:
         """Analytic cost at the space's input size."""
-        return cost_of(self.layers(self.decode(genome)), *self.input_size)
+        return cost_of(self.layers(self.decode(genome)), *self.input_size, self.latency)
+
+    def lowered(
+        self, genome: Genome, fits: Callable[[Genome], bool], rng: np.random.Generator
+    ) -> Genome | None:
+        """A member that fits, made from a genome by lowering one number after another at random.
+
+        Genes whose choices are names keep their values. None if the least numbers do not fit.
+        """
+        numeric = [i for i, g in enumerate(self.genes) if isinstance(g.choices[0], int)]
+        genome = self.canonical(genome)
+        while not fits(genome):
+            high = [i for i in numeric if genome[i] > 0]
+            if not high:
+                return None
+            values = list(genome)
+            values[int(rng.choice(high))] -= 1
+            genome = self.canonical(tuple(values))
+        return genome

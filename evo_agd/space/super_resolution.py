@@ -16,10 +16,17 @@ from functools import cached_property
 from evo_agd.space.cost import ConvLayer
 from evo_agd.space.genes import Gene, Genome, SearchSpace
 
-OPERATORS = {"residual": "r", "fused": "m", "inverted": "i"}
-UPSAMPLERS = {"shuffle": "s", "shuffle_twice": "t", "nearest": "n"}
+OPERATORS = {
+    "residual": "r",
+    "fused": "m",
+    "inverted": "i",
+    "separable": "b",
+    "gated": "g",
+    "reparameterised": "p",
+}
+UPSAMPLERS = {"shuffle": "s", "shuffle_twice": "t", "nearest": "n", "esrgan": "e"}
 
-_ID = re.compile(r"f(\d+)((?:-[rmi]\d+x\d+)+)-(s|[tn]\d+)")
+_ID = re.compile(r"f(\d+)((?:-[rmibgp]\d+x\d+)+)-(s|[tne]\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,21 @@ def block_layers(block: Block, features: int) -> tuple[ConvLayer, ...]:
             ConvLayer(width, width, kernel, groups=width),
             ConvLayer(width, features, 1),
         )
-    back = kernel if block.operator == "residual" else 1
+    if block.operator == "separable":
+        return (
+            ConvLayer(features, width, 1),
+            ConvLayer(width, width, kernel, groups=width),
+            ConvLayer(width, features, 1),
+            ConvLayer(features, features, kernel, groups=features),
+        )
+    if block.operator == "gated":
+        return (
+            ConvLayer(features, width, kernel),
+            ConvLayer(width, width, 1),
+            ConvLayer(width, features, kernel),
+        )
+    # A re-parameterised block is a residual one once it is folded, which is what is deployed.
+    back = 1 if block.operator == "fused" else kernel
     return (ConvLayer(features, width, kernel), ConvLayer(width, features, back))
 
 
@@ -67,9 +88,10 @@ def upsampler_layers(kind: str, features: int, width: int, scale: int) -> tuple[
             ConvLayer(features, 4 * width, 3),
             ConvLayer(width, 3 * (scale // 2) ** 2, 3, zoom=Fraction(2)),
         )
+    full = ConvLayer(width, width, 3, zoom=Fraction(scale))
     return (
         ConvLayer(features, width, 3, zoom=half),
-        ConvLayer(width, width, 3, zoom=Fraction(scale)),
+        *((full, full) if kind == "esrgan" else (full,)),
         ConvLayer(width, 3, 3, zoom=Fraction(scale)),
     )
 

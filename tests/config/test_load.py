@@ -131,3 +131,82 @@ def test_unions_and_dates_are_told_plainly(world: Path) -> None:
 def test_paths_are_relative_to_the_file(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     assert Path(load(world / "tiny.yaml").data.train) == (world / "photos").resolve()
+
+
+BUDGETS = """
+extends: sr_x4_small.yaml
+budget: small
+budgets:
+  small: {supernet: {steps: 11, warm_up: 1}, data: {train: here}}
+  full: {supernet: {steps: 99, warm_up: 1}, students: {count: 9}}
+"""
+
+
+def test_a_budget_is_taken_over_the_rest_and_set_over_both(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(BUDGETS)
+    assert load(path).supernet.steps == 11 and load(path).data.train == str(tmp_path / "here")
+    full = load(path, ["students.count=3", "budget=full"])
+    assert (full.supernet.steps, full.students.count, full.data.train) == (99, 3, "bundled")
+    assert full.budget == "full"
+    assert full.supernet.batch == load().supernet.batch
+    (tmp_path / "resolved.yaml").write_text(dump(full))
+    assert load(tmp_path / "resolved.yaml") == full
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("budget=large", "small or full, found large"),
+        ("budget=null", "small or full, found nothing"),
+        ("budget=full", "budgets"),
+    ],
+)
+def test_a_wrong_budget_is_told(tmp_path: Path, change: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    text = (
+        BUDGETS
+        if "large" in change or "null" in change
+        else "extends: sr_x4_small.yaml\nbudgets: 3"
+    )
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(path, [change])
+
+
+def test_errors_inside_a_budget_name_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(BUDGETS.replace("steps: 11", "step: 11"))
+    with pytest.raises(InputError, match=r"mine\.yaml:5: supernet\.step: .*did you mean steps"):
+        load(path)
+
+
+def test_paths_take_variables_and_functions_stay_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "extends: sr_x4_small.yaml\nteacher: net.py:make\ndata: {train: '${SETS:-sets}/a'}\n"
+    )
+    monkeypatch.delenv("SETS", raising=False)
+    assert load(path).teacher == f"{tmp_path / 'net.py'}:make"
+    assert load(path).data.train == str(tmp_path / "sets/a")
+    monkeypatch.setenv("SETS", "/elsewhere")
+    assert load(path).data.train == "/elsewhere/a"
+    assert load(path, ["teacher=package.module:make"]).teacher == "package.module:make"
+
+
+def test_a_shipped_space_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(Path("horse2zebra.yaml")).task == "image_translation"
+    with pytest.raises(InputError, match="nowhere"):
+        load(Path("nowhere/horse2zebra.yaml"))
+
+
+def test_latency_needs_its_table() -> None:
+    objectives = "objectives=[gmacs, latency_ms, psnr]"
+    with pytest.raises(InputError, match="latency_table: a file"):
+        load(None, [objectives])
+    assert load(None, [objectives, "latency_table=t.json"]).latency_table is not None

@@ -11,7 +11,12 @@ from evo_agd.errors import InputError
 from evo_agd.nets.elastic import ElasticConv
 from evo_agd.nets.students import read_student, write_student
 from evo_agd.nets.super_resolution import SRStudent, SRSupernet
-from evo_agd.space.super_resolution import Block, SRArchitecture, SuperResolutionSpace
+from evo_agd.space.super_resolution import (
+    OPERATORS,
+    Block,
+    SRArchitecture,
+    SuperResolutionSpace,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +29,8 @@ def supernet(tiny_space: SuperResolutionSpace) -> SRSupernet:
     return net
 
 
-BLOCKS = [Block(o, k, w) for o in ("residual", "fused", "inverted") for k in (1, 3) for w in (4, 8)]
-TAILS = [("shuffle", 0), ("shuffle_twice", 4), ("shuffle_twice", 6), ("nearest", 4), ("nearest", 6)]
+BLOCKS = [Block(o, k, w) for o in OPERATORS for k in (1, 3) for w in (4, 8)]
+TAILS = [("shuffle", 0), *((u, w) for u in ("shuffle_twice", "nearest", "esrgan") for w in (4, 6))]
 
 
 @pytest.mark.parametrize("features", [4, 8])
@@ -57,8 +62,24 @@ def test_a_cut_student_holds_just_its_own_weights(
     rng = np.random.default_rng(0)
     for _ in range(20):
         genome = tiny_space.random(rng)
-        student = supernet.cut(tiny_space.decode(genome))
+        student = supernet.cut(tiny_space.decode(genome)).folded()
         assert sum(p.numel() for p in student.parameters()) == tiny_space.cost(genome).params
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_folding_keeps_the_function(tiny_space: SuperResolutionSpace, kernel: int) -> None:
+    torch.manual_seed(2)
+    blocks = (Block("reparameterised", kernel, 6), Block("gated", 3, 4))
+    student = SRStudent(SRArchitecture(4, 8, blocks, "shuffle", 0))
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        folded, x = student.folded(), torch.rand(1, 3, 9, 11)
+        assert (folded(x) - student(x)).abs().max() <= 1e-5
+    assert [b.operator for b in folded.architecture.blocks] == ["residual", "gated"]
+    assert sum(p.numel() for p in folded.parameters()) < sum(
+        p.numel() for p in student.parameters()
+    )
 
 
 def test_training_a_student_leaves_the_supernet_alone(supernet: SRSupernet) -> None:
@@ -87,7 +108,7 @@ def test_small_convolutions_are_the_front_and_centre_of_large_ones() -> None:
 def test_student_files_round_trip(supernet: SRSupernet, tmp_path: Path) -> None:
     path = SRArchitecture(4, 4, (BLOCKS[5], BLOCKS[9]), "shuffle_twice", 6)
     student = supernet.cut(path)
-    write_student(tmp_path, "an-id", path, student)
+    write_student(tmp_path, "an-id", student)
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(read_student(tmp_path)(x), student(x))
     (tmp_path / "architecture.yaml").write_text("id: broken\n")
