@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="go on with the run in --run, or with the newest unfinished one of this space",
     )
+    result.add_argument(
+        "--latency-table",
+        metavar="FILE",
+        help="milliseconds per layer, made by `python -m evo_agd.benchmark latency`; with it "
+        "there is latency_ms, for objectives and constraints",
+    )
     result.add_argument("--address", metavar="RAY", help="a Ray cluster (default: this machine)")
     return result
 
@@ -111,23 +117,27 @@ def search(arguments: argparse.Namespace) -> None:
     from evo_agd.run.pipeline import Pipeline, resolved
 
     console = Console(highlight=False)
+    assignments = list(arguments.set)
+    if arguments.latency_table:
+        assignments.append(f"latency_table={Path(arguments.latency_table).resolve()}")
     name = (arguments.space or Path(DEFAULT)).stem
     if arguments.resume:
         path = arguments.run or newest_unfinished(arguments.space and arguments.space.stem)
         RunDirectory(path).check()
         own = RunDirectory(path).config
-        settings = resolved(load(arguments.space or own, arguments.set))
+        settings = resolved(load(arguments.space or own, assignments))
         pipeline = Pipeline(settings, console, arguments.address)
-        run = resume(path, settings, pipeline.inputs_digest)
+        run = resume(path, settings, pipeline.inputs.digest)
         name = path.name
     else:
-        settings = resolved(load(arguments.space, arguments.set))
+        settings = resolved(load(arguments.space, assignments))
         path = arguments.run or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         pipeline = Pipeline(settings, console, arguments.address)
-        run = start(path, settings, pipeline.inputs_digest)
+        run = start(path, settings, pipeline.inputs.digest)
+    teacher = pipeline.inputs.teacher
     console.print(
         f"{name}: {pipeline.space.count():.2g} architectures, teacher "
-        f"{pipeline.teacher.architecture} with {pipeline.teacher.params:,} parameters, "
+        f"{teacher.architecture} with {teacher.params:,} parameters, "
         f"{pipeline.workers} workers, {settings.compute.precision.upper()}, in {run.path}"
     )
     with locked(run):

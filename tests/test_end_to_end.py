@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from evo_agd import benchmark, pareto, search
-from evo_agd.train.images import read_photo
 
 STAGES = ["1/6 teacher", "2/6 supernet", "3/6 search", "4/6 students", "5/6 INT8", "6/6 report"]
 
@@ -206,10 +205,3 @@ def test_another_configuration_loses_nothing(
     assert "seed" in refused(capsys, tiny, *run, "--set", "seed=1", "--resume")
     assert "seed" in refused(capsys, *run, "--set", "seed=1", "--resume")
     assert {p: p.read_bytes() for p in undisturbed.rglob("*.json")} == before
-
-
-def test_the_bundled_photographs_decode() -> None:
-    from evo_agd.train.pairs import BUNDLED, photo_paths
-
-    for path in photo_paths(BUNDLED, validation=True):
-        assert read_photo(path).shape[2] == 3

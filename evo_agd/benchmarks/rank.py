@@ -116,7 +116,7 @@ def rank(
     if not run.supernet.is_file():
         raise InputError(run.path, "a run whose supernet is trained", "no supernet.safetensors")
     pipeline = Pipeline(settings, console)
-    run.check_inputs(pipeline.inputs_digest)
+    run.check_inputs(pipeline.inputs.digest)
     train, validation = pipeline.teach(run)
     budget = settings.students.model_copy(
         update={
@@ -135,7 +135,14 @@ def rank(
     scores = [0.0] * len(genomes)
     weights = load_file(run.supernet)
     with cluster(None, pipeline.workers):
-        pool = Workers(pipeline.workers, builder(settings), weights, validation, bf16=pipeline.bf16)
+        pool = Workers(
+            pipeline.workers,
+            builder(settings),
+            weights,
+            validation,
+            loss=pipeline.loss,
+            bf16=pipeline.bf16,
+        )
         with bar(console, "supernet scores", len(genomes)) as tick:
             for done, (index, figures, _) in enumerate(pool(genomes)):
                 scores[index] = figures["psnr"]
@@ -147,12 +154,18 @@ def rank(
                 folder,
                 train,
                 budget,
+                loss=pipeline.loss,
                 seed=settings.seed,
                 bf16=pipeline.bf16,
                 tick=tick,
             )
     alone = np.array(
-        [score(trained_student(m, folder), validation, bf16=pipeline.bf16).psnr for m in trained]
+        [
+            score(
+                trained_student(m, folder), validation, loss=pipeline.loss, bf16=pipeline.bf16
+            ).psnr
+            for m in trained
+        ]
     ).reshape(len(genomes), seeds)
     gmacs = [pipeline.space.cost(g).gmacs for g in genomes]
     rows: list[dict[str, Any]] = [

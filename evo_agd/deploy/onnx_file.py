@@ -22,12 +22,13 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
-from torch import nn
 
 from evo_agd.files import write_bytes
+from evo_agd.nets.build import Student
 from evo_agd.train.images import Photo
 
-INPUT, OUTPUT = "image", "upscaled"
+INPUT = "image"
+OUTPUTS = {1: "translated"}  # by scale; else "upscaled"
 OPSET = 18
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -53,9 +54,13 @@ def _quiet() -> Iterator[None]:
             logging.root.setLevel(level)
 
 
-def export(net: nn.Module, path: Path) -> None:
-    """Write ``net`` (image to image, RGB in 0..1) as ONNX with any batch, height and width."""
-    net = net.eval().float().to(memory_format=torch.contiguous_format)
+def export(net: Student, path: Path) -> None:
+    """Write ``net`` (image to image, RGB in 0..1) as ONNX with any batch, height and width.
+
+    The output is called ``upscaled``, that of a translation ``translated``; a translation's sides
+    have to be divisible by 4.
+    """
+    net.eval().float().to(memory_format=torch.contiguous_format)
     example = torch.rand(2, 3, 24, 32)
     dynamic = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=8)}
     dynamic[3] = torch.export.Dim("width", min=8)
@@ -66,7 +71,7 @@ def export(net: nn.Module, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[OUTPUTS.get(net.scale, "upscaled")],
             dynamic_shapes=(dynamic,),
         )
     assert program is not None

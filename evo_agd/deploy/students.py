@@ -11,22 +11,16 @@ import numpy as np
 
 from evo_agd.config.settings import Quantization
 from evo_agd.deploy.latency import milliseconds
+from evo_agd.deploy.measures import Measures
 from evo_agd.deploy.onnx_file import export, quantize, run, session
 from evo_agd.files import write_json
+from evo_agd.nets.build import Student
 from evo_agd.nets.students import write_student
-from evo_agd.nets.super_resolution import SRStudent
-from evo_agd.space.super_resolution import SRArchitecture
-from evo_agd.train.images import Photo, upscale
+from evo_agd.train.images import Photo
 from evo_agd.train.pairs import Pair
-from evo_agd.train.quality import psnr_y
 
 CALIBRATION = 3  # random-stream key
 METRICS, FP32, INT8 = "metrics.json", "student.onnx", "student.int8.onnx"
-
-
-def mean_psnr(outputs: Sequence[Photo], pairs: Sequence[Pair], scale: int) -> float:
-    """Mean Y-PSNR in dB of outputs against the truth."""
-    return float(np.mean([psnr_y(o, p.high, scale) for o, p in zip(outputs, pairs, strict=True)]))
 
 
 def calibration_inputs(pairs: Sequence[Pair], count: int, side: int, seed: int) -> list[Photo]:
@@ -35,7 +29,7 @@ def calibration_inputs(pairs: Sequence[Pair], count: int, side: int, seed: int) 
     size = min(side, *(edge for pair in pairs for edge in pair.low.shape[:2]))
     crops = []
     for index in range(count):
-        low = pairs[index % len(pairs)].low
+        low = np.asarray(pairs[index % len(pairs)].low)
         top = int(rng.integers(low.shape[0] - size + 1))
         left = int(rng.integers(low.shape[1] - size + 1))
         crops.append(low[top : top + size, left : left + size])
@@ -45,41 +39,40 @@ def calibration_inputs(pairs: Sequence[Pair], count: int, side: int, seed: int) 
 def finish_student(
     folder: Path,
     name: str,
-    architecture: SRArchitecture,
-    net: SRStudent,
+    net: Student,
     *,
     calibration: Sequence[Photo],
-    validation: Sequence[Pair],
+    inputs: Sequence[Photo],
+    measures: Measures,
     settings: Quantization,
     threads: int,
     known: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Export, quantize and measure one student; the folder appears when all of it is done.
+    """Fold, export, quantize and measure one student; its folder appears when all of it is done.
 
     Args:
-        known: figures that go into ``metrics.json`` as they are (cost, supernet score).
+        inputs: the validation inputs that ``measures`` judges the outputs for.
+        known: figures that go into ``metrics.json`` as they are (cost, supernet score, references).
 
     Returns:
         The figures in ``metrics.json``.
     """
-    scale = architecture.scale
+    net = net.folded()
     half_done = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(half_done, ignore_errors=True)
-    write_student(half_done, name, architecture, net)
+    write_student(half_done, name, net)
     export(net, half_done / FP32)
     quantize(half_done / FP32, half_done / INT8, calibration, settings.method)
     models = {
         "fp32": session(half_done / FP32, threads),
         "int8": session(half_done / INT8, threads),
     }
-    outputs = {kind: [run(m, p.low) for p in validation] for kind, m in models.items()}
+    figures = {k: measures.of([run(m, low) for low in inputs]) for k, m in models.items()}
     taken = milliseconds(models, settings.latency_size)
     metrics = {
         **known,
-        "psnr": mean_psnr(outputs["fp32"], validation, scale),
-        "psnr_int8": mean_psnr(outputs["int8"], validation, scale),
-        "psnr_bicubic": mean_psnr([upscale(p.low, scale) for p in validation], validation, scale),
-        "psnr_teacher": mean_psnr([p.teacher for p in validation], validation, scale),
+        **figures["fp32"],
+        **{f"{key}_int8": value for key, value in figures["int8"].items()},
         "fp32_mb": (half_done / FP32).stat().st_size / 1e6,
         "int8_mb": (half_done / INT8).stat().st_size / 1e6,
         "ms_fp32": taken["fp32"],

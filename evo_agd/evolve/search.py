@@ -21,7 +21,7 @@ from evo_agd.evolve.candidates import (
     violation,
     volume,
 )
-from evo_agd.evolve.nsga2 import Nsga2, mutate
+from evo_agd.evolve.nsga2 import Nsga2
 from evo_agd.space.genes import Genome, SearchSpace
 
 log = logging.getLogger(__name__)
@@ -188,14 +188,23 @@ class Search:
                 break
             if population:
                 genome = self.nsga2.child(population, ranks, rng)
-            elif attempt < TRIES * wanted // 2 or not found:
+            elif attempt < TRIES:
                 genome = self.space.random(rng)
-            else:  # few uniform draws keep the constraints: walk away from one that does
-                genome = mutate(found[int(rng.integers(len(found)))], self.space, 0.1, rng)
+            else:  # few uniform draws keep the constraints: lower one until it does
+                genome = self._lowered(self.space.random(rng), rng)
             if genome not in seen and self._affordable(genome):
                 seen.add(genome)
                 found.append(genome)
         return found
+
+    def _lowered(self, genome: Genome, rng: np.random.Generator) -> Genome:
+        """A member that keeps the constraints, at any cost from a third of the limit upwards."""
+        found = self.space.lowered(genome, self._affordable, rng)
+        if found is None:
+            return genome
+        limit = self.space.cost(found).gmacs * float(rng.uniform(1 / 3, 1))
+        lower = self.space.lowered(found, lambda g: self.space.cost(g).gmacs <= limit, rng)
+        return found if lower is None else lower
 
     def _evaluate(self, genomes: list[Genome], generation: int, before: int) -> list[Candidate]:
         results: dict[int, Candidate] = {}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from evo_agd.errors import InputError
 from evo_agd.space.genes import Genome
 from evo_agd.train.distillation import score
+from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import Pair
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class _Evaluator:
         bf16: bool,
     ) -> None:
         torch.set_num_threads(1)
-        weights, validation = ray.get(stored)
+        weights, validation, self.loss = ray.get(stored)
         self.net, self.decode = build()
         self.net.load_state_dict(weights)
         self.net.eval().to(memory_format=torch.channels_last)
@@ -91,7 +92,7 @@ class _Evaluator:
         """Objectives by name, and the seconds that they took."""
         began = perf_counter()
         path = self.decode(genome)
-        result = score(lambda x: self.net(x, path), self.validation, bf16=self.bf16)
+        result = score(lambda x: self.net(x, path), self.validation, loss=self.loss, bf16=self.bf16)
         return asdict(result), perf_counter() - began
 
 
@@ -102,7 +103,7 @@ class Workers:
 
     Args:
         build: makes the empty supernet and the function from genome to path, in the worker.
-        weights, validation: go to the object store once.
+        weights, validation, loss: go to the object store once.
     """
 
     def __init__(
@@ -112,10 +113,11 @@ class Workers:
         weights: dict[str, Tensor],
         validation: Sequence[Pair],
         *,
+        loss: DistillationLoss,
         bf16: bool,
     ) -> None:
         self.kind = ray.remote(num_cpus=1)(_Evaluator)
-        stored = [ray.put(weights), ray.put(list(validation))]
+        stored = [ray.put(weights), ray.put(list(validation)), ray.put(loss)]
         self.arguments = (build, stored, bf16)
         self.successors: dict[Any, Any] = {}
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]

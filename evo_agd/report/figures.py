@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -27,9 +27,14 @@ def _layout(figure: go.Figure, x: str, y: str) -> go.Figure:
 
 
 def front_figure(
-    rows: Sequence[Row], history: Sequence[dict[str, str]], bicubic: float, teacher: float
+    rows: Sequence[Row], history: Sequence[dict[str, str]], levels: Mapping[str, float], y: str
 ) -> go.Figure:
-    """Every evaluated architecture, the front, and what its students reached; GMACs against dB."""
+    """Every evaluated architecture, the front, and what its students reached; GMACs against dB.
+
+    Args:
+        levels: what to draw as horizontal lines, in dB by name.
+        y: title of the axis.
+    """
     figure = go.Figure()
     on_front = {r["id"] for r in rows}
     others = [h for h in history if h["id"] not in on_front]
@@ -63,11 +68,11 @@ def front_figure(
             line={"color": WARM, "width": 1, "dash": "solid" if key == "psnr" else "dot"},
             hovertemplate="%{text}<br>%{x:.2f} GMACs, %{y:.2f} dB",
         )
-    for level, name in ((bicubic, "bicubic"), (teacher, "teacher")):
+    for name, level in levels.items():
         figure.add_hline(
             y=level, line={"color": MUTED, "dash": "dash", "width": 1}, annotation_text=name
         )
-    return _layout(figure, "GMACs", "Y-PSNR on the validation photographs, dB")
+    return _layout(figure, "GMACs", y)
 
 
 def progress_figure(volumes: Sequence[Sequence[float]]) -> go.Figure:

@@ -36,8 +36,12 @@ def data_uri(photo: Photo) -> str:
 
 
 def busiest(pair: Pair, scale: int) -> tuple[int, int]:
-    """Top left corner of the crop where the truth has most that bicubic misses."""
-    missed = np.abs(pair.high.astype(np.int16) - upscale(pair.low, scale)).sum(axis=2)
+    """Top left corner of the crop where the truth has most that bicubic misses.
+
+    In a translation, where the teacher changed most.
+    """
+    plain = upscale(np.asarray(pair.low), scale)
+    missed = np.abs(np.asarray(pair.high).astype(np.int16) - plain).sum(axis=2)
     side = min(SIDE, *missed.shape)
     tops = range(0, missed.shape[0] - side + 1, side // 2)
     lefts = range(0, missed.shape[1] - side + 1, side // 2)
@@ -54,13 +58,17 @@ def strips(run_directory: RunDirectory, names: Sequence[str], pairs: Sequence[Pa
         scale = pair.high.shape[0] // pair.low.shape[0]
         top, left = busiest(pair, scale)
         rows, columns = slice(top, top + SIDE), slice(left, left + SIDE)
-        low = pair.low.repeat(scale, axis=0).repeat(scale, axis=1)
-        views = [("input", low), ("bicubic", upscale(pair.low, scale))]
+        low = np.asarray(pair.low)
+        views = [("input", low.repeat(scale, axis=0).repeat(scale, axis=1))]
+        if scale > 1:
+            views.append(("bicubic", upscale(low, scale)))
         for name in names:
             for file, kind in ((FP32, "FP32"), (INT8, "INT8")):
                 model = session(run_directory.student(name) / file, threads=1)
-                views.append((f"{name} {kind}", run(model, pair.low)))
-        views += [("teacher", pair.teacher), ("photograph", pair.high)]
+                views.append((f"{name} {kind}", run(model, low)))
+        views.append(("teacher", np.asarray(pair.teacher)))
+        if scale > 1:
+            views.append(("photograph", np.asarray(pair.high)))
         crops = tuple((caption, data_uri(view[rows, columns])) for caption, view in views)
         found.append(Strip(pair.name, crops))
     return found

@@ -1,8 +1,10 @@
-"""The front as a table in the terminal."""
+"""The front as a table in the terminal, and the columns that each task has."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -11,15 +13,78 @@ from evo_agd.run.directory import RunDirectory
 
 Row = dict[str, Any]
 
-STUDENT_COLUMNS = {
-    "psnr": ("PSNR", "{:.2f}"),
-    "psnr_int8": ("INT8", "{:.2f}"),
-    "gain": ("bicubic+", "{:+.2f}"),
-    "fp32_mb": ("MB", "{:.2f}"),
-    "int8_mb": ("INT8", "{:.2f}"),
-    "ms_fp32": ("ms", "{:.0f}"),
-    "ms_int8": ("INT8", "{:.0f}"),
-}
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the students: its heading, and how it is taken from metrics and written."""
+
+    heading: str
+    form: str
+    key: str | Callable[[Mapping[str, Any]], float]
+
+    def text(self, metrics: Mapping[str, Any]) -> str:
+        """The cell; empty where the run has no such figure."""
+        value = self.key(metrics) if callable(self.key) else metrics.get(self.key)
+        return "" if value is None else self.form.format(value)
+
+
+DEPLOYED = (
+    Column("MB", "{:.2f}", "fp32_mb"),
+    Column("INT8", "{:.2f}", "int8_mb"),
+    Column("ms", "{:.0f}", "ms_fp32"),
+    Column("INT8", "{:.0f}", "ms_int8"),
+)
+SUPER_RESOLUTION = (
+    Column("PSNR", "{:.2f}", "psnr"),
+    Column("INT8", "{:.2f}", "psnr_int8"),
+    Column("bicubic+", "{:+.2f}", lambda m: m["psnr"] - m["psnr_bicubic"]),
+)
+TRANSLATION = (
+    Column("PSNR", "{:.2f}", "psnr"),
+    Column("INT8", "{:.2f}", "psnr_int8"),
+    Column("L1", "{:.3f}", "l1"),
+    Column("perceptual", "{:.3f}", "perceptual"),
+)
+SHARES = (
+    Column("class", "{:.0%}", "class_share"),
+    Column("INT8", "{:.0%}", "class_share_int8"),
+)
+
+
+def columns_of(metrics: Mapping[str, Any]) -> tuple[Column, ...]:
+    """The columns for students with these metrics."""
+    if "psnr_bicubic" in metrics:
+        return (*SUPER_RESOLUTION, *DEPLOYED)
+    shares = SHARES if "class_share" in metrics else ()
+    frechet = [Column(n.upper() if n == "fid" else "Frechet", "{:.1f}", n)
+               for n in ("frechet", "fid") if n in metrics]  # fmt: skip
+    return (*TRANSLATION, *shares, *frechet, *DEPLOYED)
+
+
+def references(metrics: Mapping[str, Any]) -> str:
+    """One sentence on what the figures are, and what they are compared with."""
+    if "psnr_bicubic" in metrics:
+        return (
+            f"Y-PSNR in dB (bicubic {metrics['psnr_bicubic']:.2f}, "
+            f"teacher {metrics['psnr_teacher']:.2f})"
+        )
+    parts = ["RGB-PSNR in dB and mean difference (0..1) to the teacher's output"]
+    if "features" in metrics:
+        parts.append(f"perceptual and Frechet distances on {metrics['features']}")
+    if "class_share_teacher" in metrics:
+        real = metrics.get("class_share_target")
+        parts.append(
+            f"class: share that it calls the target class (inputs "
+            f"{metrics['class_share_input']:.0%}, teacher {metrics['class_share_teacher']:.0%}"
+            + (f", real ones {real:.0%})" if real is not None else ")")
+        )
+    for name in ("frechet", "fid"):
+        if f"{name}_teacher" in metrics:
+            parts.append(
+                f"{name} to real ones (inputs {metrics[f'{name}_input']:.1f}, "
+                f"teacher {metrics[f'{name}_teacher']:.1f})"
+            )
+    return "; ".join(parts)
 
 
 def front_rows(run: RunDirectory) -> list[Row]:
@@ -41,14 +106,17 @@ def front_table(run: RunDirectory, rows: list[Row] | None = None) -> Table:
     rows = front_rows(run) if rows is None else rows
     table = Table(
         title=f"Pareto front: {len(rows)} members",
-        caption="GMACs at the space's input size, convolutions only; Y-PSNR in dB",
+        caption="GMACs at the space's input size, convolutions only; PSNR in dB",
     )
+    timed = any("latency_ms" in row for row in rows)
     table.add_column("id", overflow="fold")
-    for heading in ("GMACs", "params", "distillation", "PSNR", "retrained"):
+    latency = ("table ms",) if timed else ()
+    for heading in ("GMACs", "params", *latency, "distillation", "PSNR", "retrained"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         reached = f"{row['student']['psnr']:.2f}" if row["student"] else ""
         cells = [row["id"], f"{row['gmacs']:.2f}", f"{row['params']:,}"]
+        cells += [f"{row['latency_ms']:.1f}"] if timed else []
         cells += [f"{row['distillation_loss']:.4f}", f"{row['psnr']:.2f}", reached]
         table.add_row(*cells)
     return table
@@ -59,19 +127,18 @@ def student_table(rows: list[Row]) -> Table | None:
     ready = [r for r in rows if r["student"]]
     if not ready:
         return None
-    size, first = ready[0]["student"]["ms_size"], ready[0]["student"]
+    first = ready[0]["student"]
+    size, columns = first["ms_size"], columns_of(first)
     table = Table(
         title=f"{len(ready)} students, retrained and quantized",
-        caption=f"Y-PSNR in dB (bicubic {first['psnr_bicubic']:.2f}, teacher "
-        f"{first['psnr_teacher']:.2f}); file sizes; ONNX Runtime at {size}x{size}, "
+        caption=f"{references(first)}; file sizes; ONNX Runtime at {size}x{size}, "
         f"{first['ms_threads']} threads",
     )
     table.add_column("id", overflow="fold")
     table.add_column("GMACs", justify="right", no_wrap=True)
-    for heading, _ in STUDENT_COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column.heading, justify="right", no_wrap=True)
     for row in ready:
-        values = {**row["student"], "gain": row["student"]["psnr"] - row["student"]["psnr_bicubic"]}
-        cells = [form.format(values[key]) for key, (_, form) in STUDENT_COLUMNS.items()]
+        cells = [column.text(row["student"]) for column in columns]
         table.add_row(row["id"], f"{row['gmacs']:.2f}", *cells)
     return table

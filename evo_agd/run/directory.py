@@ -78,6 +78,11 @@ class RunDirectory:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def sheet(self) -> Path:
+        """What every front member makes of a few pictures."""
+        return self.path / "sheet.png"
+
     def student(self, name: str) -> Path:
         """The folder of one retrained member; there when it is complete."""
         return self.students / name

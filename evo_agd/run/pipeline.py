@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import shutil
 from collections.abc import Sequence
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evo_agd.config import Settings
+from evo_agd.config import Settings, TranslationSettings
+from evo_agd.deploy.measures import (
+    Measures,
+    SuperResolutionMeasures,
+    TranslationMeasures,
+    judging_backbones,
+)
 from evo_agd.deploy.students import calibration_inputs, finish_student
-from evo_agd.evolve.candidates import Candidate
+from evo_agd.errors import InputError
+from evo_agd.evolve.candidates import Candidate, cost_values
 from evo_agd.evolve.search import Search, SearchState, check_constraints
 from evo_agd.evolve.workers import Workers, check_address, cluster
 from evo_agd.files import write_json, write_text
 from evo_agd.nets.build import builder, space_of, supernet_of
 from evo_agd.nets.students import write_weights
-from evo_agd.nets.teachers import Teacher, TeacherCache, load_teacher
 from evo_agd.progress import bar
 from evo_agd.report.page import write_page
+from evo_agd.report.sheet import write_sheet
 from evo_agd.run.directory import RunDirectory
-from evo_agd.train.distillation import supernet_losses
-from evo_agd.train.images import Photo
+from evo_agd.run.inputs import Inputs
+from evo_agd.space.genes import Genome
+from evo_agd.train.distillation import loss_of, supernet_losses
+from evo_agd.train.images import read_photo
 from evo_agd.train.loop import bf16_pays, cores, fit
-from evo_agd.train.pairs import CropSampler, Pair, photo_paths, read_inputs, with_teacher
+from evo_agd.train.pairs import CropSampler, Pair
 from evo_agd.train.retraining import Member, retrain, schedule_of, trained_student
+from evo_agd.train.sources import thinned
 
 log = logging.getLogger(__name__)
-
-Inputs = list[tuple[str, Photo, Photo | None]]
 
 
 def resolved(settings: Settings) -> Settings:
@@ -71,7 +79,7 @@ def chosen_for_retraining(members: Sequence[dict[str, Any]], count: int) -> list
 class Pipeline:
     """One run, from photographs to a report.
 
-    Reading the inputs happens on construction, before a run directory is needed, so that bad input
+    The inputs are looked at on construction, before a run directory is needed, so that bad input
     leaves nothing behind.
 
     Args:
@@ -79,7 +87,7 @@ class Pipeline:
         address: of a Ray cluster; None starts one on this machine.
 
     Raises:
-        InputError: teacher, photographs, constraints or address are unusable.
+        InputError: teacher, photographs, constraints, weights or address are unusable.
     """
 
     def __init__(self, settings: Settings, console: Console, address: str | None = None) -> None:
@@ -87,30 +95,22 @@ class Pipeline:
         self.console = console
         self.address = address
         self.space = space_of(settings)
+        if settings.latency_table is not None:
+            from evo_agd.deploy.latency_table import read_table
+
+            self.space.latency = read_table(Path(settings.latency_table), self.space)
         self.bf16 = settings.compute.precision == "bf16"
         check_constraints(self.space, settings.constraints)
         if address is not None:
             check_address(address)
-        self.teacher: Teacher = load_teacher(settings.teacher, settings.scale)
-        crop = max(settings.supernet.crop, settings.students.crop)
-        data, scale = settings.data, settings.scale
-        self.train_inputs: Inputs = read_inputs(
-            photo_paths(data.train, validation=False), scale, crop, data.unpaired_shrink
-        )
-        # The crop of the metric takes `scale` pixels off each side: 3 input pixels leave something.
-        self.validation_inputs: Inputs = read_inputs(
-            photo_paths(data.validation, validation=True), scale, 3
-        )
-
-    @cached_property
-    def inputs_digest(self) -> str:
-        """Tells photographs and teacher apart from others."""
-        digest = hashlib.sha256(self.teacher.digest.encode())
-        for name, low, high in (*self.train_inputs, *self.validation_inputs):
-            for part in (name.encode(), str(low.shape).encode(), low.tobytes()):
-                digest.update(part)
-            digest.update(b"" if high is None else high.tobytes())
-        return digest.hexdigest()
+        self.loss = loss_of(settings)
+        for stage in ("supernet", "students"):
+            crop, least = getattr(settings, stage).crop, self.loss.smallest
+            if crop * settings.scale < least:
+                expected = f"output crops of at least {least} pixels, which its losses need"
+                raise InputError(f"{stage}.crop", expected, crop * settings.scale)
+        self.judges = judging_backbones(settings)
+        self.inputs = Inputs(settings)
 
     @property
     def workers(self) -> int:
@@ -129,9 +129,12 @@ class Pipeline:
                 self._retrain(run, weights, train)
         self._deploy(run, train, validation)
         shutil.rmtree(run.retraining, ignore_errors=True)
-        with bar(self.console, "6/6 report", 1) as tick:
+        with bar(self.console, "6/6 report", 2) as tick:
+            if not run.sheet.exists():
+                write_sheet(run, self.settings, validation)
+            tick(1, "sheet.png")
             write_page(run, self.settings, validation)
-            tick(1, "")
+            tick(2, "")
 
     def _unfinished(self, run: RunDirectory) -> bool:
         return any(not run.student(m["id"]).exists() for m in self._chosen(run))
@@ -141,26 +144,28 @@ class Pipeline:
 
     def teach(self, run: RunDirectory) -> tuple[list[Pair], list[Pair]]:
         """Training and validation pictures with the teacher's answers, kept in the run."""
-        cache = TeacherCache(run.teacher, self.teacher, self.settings.scale)
-        total = len(self.train_inputs) + len(self.validation_inputs)
-        with bar(self.console, "1/6 teacher's answers", total) as tick:
+        return self.inputs.pairs(run, self.console)
 
-            def answer(before: int, index: int, low: Photo) -> Photo:
-                result = cache.answer(low)
-                tick(before + index + 1, "")
-                return result
-
-            train = with_teacher(self.train_inputs, lambda i, low: answer(0, i, low))
-            before = len(self.train_inputs)
-            validation = with_teacher(self.validation_inputs, lambda i, low: answer(before, i, low))
-        return train, validation
+    def fits(self, genome: Genome, limit: float) -> bool:
+        """Whether a genome keeps the constraints on cost, upper bounds tightened by a factor."""
+        values = cost_values(self.space.cost(genome))
+        for name, bound in self.settings.constraints.items():
+            value = values.get(name)
+            if value is not None and bound.max is not None and value > bound.max * limit:
+                return False
+            if value is not None and bound.min is not None and value < bound.min:
+                return False
+        return True
 
     def _train_supernet(self, run: RunDirectory, train: list[Pair]) -> None:
         if run.supernet.exists():
             return
         settings = self.settings.supernet
         net, decode = supernet_of(self.settings), self.space.decode
-        sampler = CropSampler(train, settings.batch, settings.crop, self.settings.seed)
+        upright = self.settings.scale == 1
+        sampler = CropSampler(
+            train, settings.batch, settings.crop, self.settings.seed, upright=upright
+        )
         losses = supernet_losses(
             lambda low, genome: net(low, decode(genome)),
             self.space,
@@ -168,8 +173,9 @@ class Pipeline:
             warm_up=settings.warm_up,
             paths=settings.paths,
             anchored=settings.anchored,
-            weight=settings.teacher_weight,
+            loss=self.loss,
             bf16=self.bf16,
+            fits=self.fits if settings.constrained else None,
         )
         with bar(self.console, "2/6 supernet", settings.steps) as tick:
             fit(
@@ -197,7 +203,14 @@ class Pipeline:
         state = None
         if run.search_state.exists():
             state = SearchState.from_json(run.search_state.read_text())
-        pool = Workers(self.workers, builder(settings), weights, validation, bf16=self.bf16)
+        pool = Workers(
+            self.workers,
+            builder(settings),
+            weights,
+            thinned(validation, settings.search.pictures),
+            loss=self.loss,
+            bf16=self.bf16,
+        )
         with bar(self.console, "3/6 search", settings.search.evaluations) as tick:
             search = Search(
                 self.space,
@@ -225,6 +238,7 @@ class Pipeline:
                 run.retraining,
                 train,
                 settings.students,
+                loss=self.loss,
                 seed=settings.seed,
                 bf16=self.bf16,
                 space=self.space if settings.students.inherit else None,
@@ -235,30 +249,43 @@ class Pipeline:
     def _deploy(self, run: RunDirectory, train: list[Pair], validation: list[Pair]) -> None:
         settings = self.settings
         chosen = self._chosen(run)
-        calibration = calibration_inputs(
-            train, settings.int8.calibration, settings.students.crop * 2, settings.seed
-        )
+        waiting = [entry for entry in chosen if not run.student(entry["id"]).exists()]
         with bar(self.console, "5/6 INT8", len(chosen)) as tick:
-            for index, entry in enumerate(chosen):
-                if not run.student(entry["id"]).exists():
-                    member = Member(entry["id"], self.space.parse(entry["id"]))
-                    finish_student(
-                        run.student(entry["id"]),
-                        entry["id"],
-                        member.architecture,
-                        trained_student(member, run.retraining),
-                        calibration=calibration,
-                        validation=validation,
-                        settings=settings.int8,
-                        threads=cores(),
-                        known={
-                            "gmacs": entry["gmacs"],
-                            "params": entry["params"],
-                            "memory_mb": entry["memory_mb"],
-                            "psnr_supernet": entry["psnr"],
-                        },
-                    )
-                tick(index + 1, entry["id"])
+            tick(len(chosen) - len(waiting), "")
+            if not waiting:
+                return
+            calibration = calibration_inputs(
+                train, settings.int8.calibration, settings.students.crop * 2, settings.seed
+            )
+            measures = self._measures(validation)
+            references = measures.references()
+            for index, entry in enumerate(waiting):
+                member = Member(entry["id"], self.space.parse(entry["id"]))
+                cost = cost_values(self.space.cost(tuple(entry["genome"])))
+                finish_student(
+                    run.student(entry["id"]),
+                    entry["id"],
+                    trained_student(member, run.retraining),
+                    calibration=calibration,
+                    inputs=[np.asarray(p.low) for p in validation],
+                    measures=measures,
+                    settings=settings.int8,
+                    threads=cores(),
+                    known={**cost, "psnr_supernet": entry["psnr"], **references},
+                )
+                tick(len(chosen) - len(waiting) + index + 1, entry["id"])
+
+    def _measures(self, validation: list[Pair]) -> Measures:
+        if not isinstance(self.settings, TranslationSettings):
+            return SuperResolutionMeasures(validation)
+        backbone, inception = self.judges
+        return TranslationMeasures(
+            validation,
+            [read_photo(source.photo) for source in self.inputs.target],
+            backbone=backbone,
+            inception=inception,
+            target_class=self.settings.judge.target_class,
+        )
 
 
 def front_entry(candidate: Candidate) -> dict[str, Any]:

@@ -5,27 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from evo_agd.config import Settings
 from evo_agd.space.genes import Genome, SearchSpace
+from evo_agd.train.features import load_backbone
 from evo_agd.train.loop import Losses, mixed
+from evo_agd.train.losses import DistillationLoss, load_lpips
 from evo_agd.train.pairs import CropSampler, Pair, to_photo, to_tensor
-from evo_agd.train.quality import psnr_y
+from evo_agd.train.quality import psnr
 
 CROPS, PATHS = 1, 2  # random-stream keys: each use of the seed has its own
 
 
-def distillation_loss(output: Tensor, high: Tensor, teacher: Tensor, weight: float) -> Tensor:
-    """``weight`` x L1 to the teacher + (1 - ``weight``) x L1 to the truth; scalar, 0..1 range."""
-    output = output.float()
-    taught = (output - teacher).abs().mean()
-    if weight == 1.0:
-        return taught
-    return weight * taught + (1 - weight) * (output - high).abs().mean()
+class Fits(Protocol):
+    """Whether a genome keeps the constraints on cost, upper bounds tightened by a factor."""
+
+    def __call__(self, genome: Genome, limit: float) -> bool: ...
+
+
+def loss_of(settings: Settings) -> DistillationLoss:
+    """The mix of losses that the settings ask for, with the networks that it looks through.
+
+    Raises:
+        InputError: weights that are not there or do not fit.
+    """
+    weights = settings.losses.model_dump()
+    bf16 = settings.compute.precision == "bf16"
+    backbone = lpips = None
+    if settings.losses.perceptual or settings.losses.gram:
+        backbone = load_backbone(settings.features.architecture, settings.features.weights)
+    if settings.losses.lpips:
+        lpips = load_lpips(settings.lpips.net, settings.lpips.weights)
+    return DistillationLoss(weights, backbone=backbone, lpips=lpips, bf16=bf16)
 
 
 def supernet_losses(
@@ -36,68 +52,104 @@ def supernet_losses(
     warm_up: int,
     paths: int,
     anchored: int,
-    weight: float,
+    loss: DistillationLoss,
     bf16: bool,
+    fits: Fits | None = None,
 ) -> Losses:
     """The losses of one supernet step, for :func:`evo_agd.train.loop.fit`.
 
     In the first ``warm_up`` steps one anchor (a largest network of one kind) is trained at a time,
     in turn; after that each step trains ``paths`` uniform paths (SPOS, Guo et al., ECCV 2020),
     shared out evenly over every gene's choices, and ``anchored`` anchors, each on its own crops.
+
+    Args:
+        fits: whether a genome keeps the constraints on cost, tightened by a factor; with it paths
+            and anchors that cost more are lowered until they do.
     """
     anchors = space.anchors()
 
     def genomes(step: int) -> list[Genome]:
-        if step < warm_up:
-            return [anchors[step % len(anchors)]]
         rng = np.random.default_rng([sampler.seed, PATHS, step])
+        if step < warm_up:
+            return _within(space, [anchors[step % len(anchors)]], fits, rng, spread=False)
         extra = [anchors[(step * anchored + i) % len(anchors)] for i in range(anchored)]
-        return extra + space.stratified(rng, paths)
+        drawn = space.stratified(rng, paths)
+        extra = _within(space, extra, fits, rng, spread=False)
+        return extra + _within(space, drawn, fits, rng, spread=True)
 
     def losses(step: int) -> list[Callable[[], Tensor]]:
         chosen = genomes(step)
 
-        def loss(index: int, genome: Genome) -> Tensor:
+        def path_loss(index: int, genome: Genome) -> Tensor:
             low, high, teacher = sampler.draw(CROPS, step, index)
             with mixed(bf16):
                 output = forward(low, genome)
-            return distillation_loss(output, high, teacher, weight) / len(chosen)
+            return loss(output, high, teacher) / len(chosen)
 
-        return [partial(loss, index, genome) for index, genome in enumerate(chosen)]
+        return [partial(path_loss, index, genome) for index, genome in enumerate(chosen)]
 
     return losses
 
 
+def _within(
+    space: SearchSpace[Any],
+    genomes: Sequence[Genome],
+    fits: Fits | None,
+    rng: np.random.Generator,
+    *,
+    spread: bool,
+) -> list[Genome]:
+    """The genomes lowered until they fit; ``spread`` over costs from the limit down to a third."""
+    if fits is None:
+        return list(genomes)
+    found = []
+    for genome in genomes:
+        limits = (float(rng.uniform(1 / 3, 1)), 1.0) if spread else (1.0,)
+        for limit in limits:  # a third of the limit may be below the cheapest
+            lowered = space.lowered(genome, partial(fits, limit=limit), rng)
+            if lowered is not None:
+                break
+        else:  # operators that are too dear at any width
+            lowered = min(space.smallest(), key=lambda g: space.cost(g).gmacs)
+        found.append(lowered)
+    return found
+
+
 def student_losses(
-    net: Callable[[Tensor], Tensor], sampler: CropSampler, *, weight: float, bf16: bool
+    net: Callable[[Tensor], Tensor], sampler: CropSampler, *, loss: DistillationLoss, bf16: bool
 ) -> Losses:
     """The loss of one student step, for :func:`evo_agd.train.loop.fit`."""
 
-    def loss(step: int) -> Tensor:
+    def step_loss(step: int) -> Tensor:
         low, high, teacher = sampler.draw(step)
         with mixed(bf16):
             output = net(low)
-        return distillation_loss(output, high, teacher, weight)
+        return loss(output, high, teacher)
 
-    return lambda step: [partial(loss, step)]
+    return lambda step: [partial(step_loss, step)]
 
 
 @dataclass(frozen=True)
 class Score:
-    """L1 distance to the teacher's output (0..1 range) and Y-PSNR in dB to the truth."""
+    """Distance to the teacher's output (:meth:`DistillationLoss.to_teacher`), and PSNR in dB.
+
+    PSNR is Y-PSNR to the truth in super-resolution, RGB-PSNR to the teacher's output elsewhere.
+    """
 
     distillation_loss: float
     psnr: float
 
 
-def score(net: Callable[[Tensor], Tensor], pairs: Sequence[Pair], *, bf16: bool) -> Score:
+def score(
+    net: Callable[[Tensor], Tensor], pairs: Sequence[Pair], *, loss: DistillationLoss, bf16: bool
+) -> Score:
     """Means over whole validation photographs; outputs are rounded to 8 bits for PSNR only."""
     distances, decibels = [], []
     for pair in pairs:
         low, teacher = to_tensor([pair.low]), to_tensor([pair.teacher])
-        with torch.inference_mode(), mixed(bf16):
-            output = net(low).float()
-        scale = pair.high.shape[0] // pair.low.shape[0]
-        distances.append(float((output - teacher).abs().mean()))
-        decibels.append(psnr_y(to_photo(output[0]), pair.high, scale))
+        with torch.inference_mode():
+            with mixed(bf16):
+                output = net(low).float()
+            distances.append(float(loss.to_teacher(output, teacher)))
+        decibels.append(psnr(to_photo(output[0]), pair))
     return Score(float(np.mean(distances)), float(np.mean(decibels)))

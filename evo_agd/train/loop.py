@@ -158,7 +158,10 @@ def _groups(net: nn.Module) -> list[dict[str, object]]:
 
     One Adam step moves a layer's output by learning rate x fan-in (Yang et al., Tensor Programs V,
     2021). Without this the largest paths of a supernet diverge at rates that suit the small ones.
+    A network that is ``normed`` throughout does not have that: its layers' scales do not matter.
     """
+    if getattr(net, "normed", False):
+        return [{"params": list(net.parameters()), "share": 1.0}]
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in net.parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 1

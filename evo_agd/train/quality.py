@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evo_agd.train.images import Photo
+from evo_agd.train.pairs import Pair
 
 # ITU-R BT.601, studio range: what MATLAB's rgb2ycbcr computes for 8-bit RGB.
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
@@ -43,3 +44,20 @@ def psnr_y(image: Photo, reference: Photo, border: int) -> float:
     """
     error = luma_squared_error(image, reference, border)
     return CEILING if error == 0.0 else min(CEILING, 10.0 * math.log10(255.0**2 / error))
+
+
+def psnr_rgb(image: Photo, reference: Photo) -> float:
+    """PSNR in dB over all three channels, nothing cropped; 100 dB for equal images."""
+    error = float(np.mean((image.astype(np.float64) - reference) ** 2))
+    return CEILING if error == 0.0 else min(CEILING, 10.0 * math.log10(255.0**2 / error))
+
+
+def psnr(output: Photo, pair: Pair) -> float:
+    """The PSNR that a task is judged by, in dB.
+
+    Super-resolution: :func:`psnr_y` to the truth. Translation has no truth: :func:`psnr_rgb` to the
+    teacher's output.
+    """
+    scale = pair.high.shape[0] // pair.low.shape[0]
+    high = np.asarray(pair.high)
+    return psnr_rgb(output, high) if scale == 1 else psnr_y(output, high, scale)

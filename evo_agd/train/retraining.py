@@ -23,11 +23,11 @@ from torch import Tensor
 
 from evo_agd.config.settings import Training
 from evo_agd.errors import InputError
+from evo_agd.nets.build import Architecture, Space, Student, empty_supernet, student_of
 from evo_agd.nets.students import WEIGHTS, write_weights
-from evo_agd.nets.super_resolution import SRStudent, SRSupernet
-from evo_agd.space.super_resolution import SRArchitecture, SuperResolutionSpace
 from evo_agd.train.distillation import student_losses
 from evo_agd.train.loop import Schedule, Tick, fit
+from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import CropSampler, Pair
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Member:
     """One network to train; ``seed`` tells repeated trainings of one architecture apart."""
 
     id: str
-    architecture: SRArchitecture
+    architecture: Architecture
     seed: int = 0
 
     @property
@@ -48,20 +48,19 @@ class Member:
         return self.id if self.seed == 0 else f"{self.id}+seed{self.seed}"
 
 
-def fresh_student(member: Member) -> SRStudent:
+def fresh_student(member: Member) -> Student:
     """The member with random weights, from its id and seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(member.label.encode()))
-        return SRStudent(member.architecture)
+        return student_of(member.architecture)
 
 
-def inherited_student(
-    member: Member, space: SuperResolutionSpace, weights: dict[str, Tensor]
-) -> SRStudent:
+def inherited_student(member: Member, space: Space, weights: dict[str, Tensor]) -> Student:
     """The member cut out of a trained supernet."""
-    supernet = SRSupernet(space)
+    supernet = empty_supernet(space)
     supernet.load_state_dict(weights)
-    return supernet.cut(member.architecture)
+    architecture: Any = member.architecture
+    return supernet.cut(architecture)
 
 
 def schedule_of(settings: Training) -> Schedule:
@@ -71,19 +70,20 @@ def schedule_of(settings: Training) -> Schedule:
 
 def train_member(
     member: Member,
-    net: SRStudent,
+    net: Student,
     pairs: Sequence[Pair],
     settings: Training,
     *,
+    loss: DistillationLoss,
     seed: int,
     bf16: bool,
     checkpoint: Path | None = None,
     tick: Tick = lambda step, note: None,
-) -> SRStudent:
+) -> Student:
     """Train one student in place and return it."""
     key = zlib.crc32(f"{seed} {member.label}".encode())
-    sampler = CropSampler(pairs, settings.batch, settings.crop, key)
-    losses = student_losses(net, sampler, weight=settings.teacher_weight, bf16=bf16)
+    sampler = CropSampler(pairs, settings.batch, settings.crop, key, upright=net.scale == 1)
+    losses = student_losses(net, sampler, loss=loss, bf16=bf16)
     fit(net, losses, schedule_of(settings), checkpoint=checkpoint, tick=tick)
     return net
 
@@ -94,9 +94,10 @@ def _trial(
     folder: Path,
     pairs: list[Pair],
     settings: Training,
+    loss: DistillationLoss,
     seed: int,
     bf16: bool,
-    space: SuperResolutionSpace | None,
+    space: Space | None,
     weights: dict[str, Tensor] | None,
 ) -> None:
     """What a Tune worker does: one member, on the one thread that ``fit`` uses."""
@@ -114,7 +115,9 @@ def _trial(
             tune.report({"step": step})
 
     state = folder / f"{member.label}.state"
-    train_member(member, net, pairs, settings, seed=seed, bf16=bf16, checkpoint=state, tick=tick)
+    train_member(
+        member, net, pairs, settings, loss=loss, seed=seed, bf16=bf16, checkpoint=state, tick=tick
+    )
     write_weights(folder / member.label / WEIGHTS, net)
     state.unlink(missing_ok=True)
     tune.report({"step": settings.steps})
@@ -152,9 +155,10 @@ def retrain(
     pairs: Sequence[Pair],
     settings: Training,
     *,
+    loss: DistillationLoss,
     seed: int,
     bf16: bool,
-    space: SuperResolutionSpace | None = None,
+    space: Space | None = None,
     weights: dict[str, Tensor] | None = None,
     tick: Tick = lambda step, note: None,
 ) -> None:
@@ -178,6 +182,7 @@ def retrain(
                 folder=folder.resolve(),
                 pairs=list(pairs),
                 settings=settings,
+                loss=loss,
                 seed=seed,
                 bf16=bf16,
                 space=space,
@@ -204,8 +209,8 @@ def retrain(
             raise RuntimeError(f"retraining failed: {cause or error}")
 
 
-def trained_student(member: Member, folder: Path) -> SRStudent:
+def trained_student(member: Member, folder: Path) -> Student:
     """What :func:`retrain` left in ``folder`` for a member."""
-    net = SRStudent(member.architecture)
+    net = student_of(member.architecture)
     net.load_state_dict(load_file(folder / member.label / WEIGHTS))
     return net
