@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from evo_agd.files import write_json
 from evo_agd.search import guarded
+
+WIDE = 180  # columns
 
 
 def _positive(text: str) -> int:
@@ -26,29 +29,43 @@ def _at_least_two(text: str) -> int:
     return int(text)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    result = argparse.ArgumentParser(prog="python -m evo_agd.benchmark", description=__doc__)
-    names = result.add_subparsers(dest="name", required=True)
-    rank = names.add_parser("rank", help="supernet scores against training alone")
-    rank.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
-    rank.add_argument("--members", type=_at_least_two, default=16, help="architectures (16)")
-    rank.add_argument("--near-gmacs", type=float, metavar="X", help="only within 10 %% of X GMACs")
-    rank.add_argument("--seeds", type=_positive, default=1, help="trainings of each (1)")
-    rank.add_argument("--steps", type=_positive, help="of each training (those of the students)")
-    rank.add_argument("--batch", type=_positive, help="of each step (that of the students)")
-    rank.add_argument("--seed", type=int, default=0, help="of the draw (0)")
-    rank.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    return result
+def _enlarging(text: str) -> int:
+    if _positive(text) < 2:
+        raise argparse.ArgumentTypeError(f"expected 2 or more, found {text}")
+    return int(text)
 
 
-def benchmark(arguments: argparse.Namespace) -> None:
-    """Run the benchmark that was asked for."""
-    # Late: the command line should answer --help and typing errors before torch is loaded.
+def _console() -> Console:
+    """One as wide as the terminal, or as a table needs that goes to a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDE)
+
+
+def _json_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+
+
+# Imports are late: the command line should answer --help and typing errors before torch is loaded.
+
+
+def _rank_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
+    command.add_argument("--members", type=_at_least_two, default=16, help="architectures (16)")
+    command.add_argument(
+        "--near-gmacs", type=float, metavar="X", help="only within 10 %% of X GMACs"
+    )
+    command.add_argument("--seeds", type=_positive, default=1, help="trainings of each (1)")
+    command.add_argument("--steps", type=_positive, help="of each training (those of the students)")
+    command.add_argument("--batch", type=_positive, help="of each step (that of the students)")
+    command.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    _json_option(command)
+
+
+def _rank(arguments: argparse.Namespace) -> None:
     from evo_agd.benchmarks.rank import rank
     from evo_agd.run.directory import RunDirectory, locked
 
-    console = Console(highlight=False)
+    console = _console()
     run = RunDirectory(arguments.run)
     run.settings()
     with locked(run):
@@ -64,6 +81,108 @@ def benchmark(arguments: argparse.Namespace) -> None:
         )
     if arguments.json:
         write_json(arguments.json, rows)
+
+
+def _cost_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="further search spaces, and students (a folder or its architecture.yaml)",
+    )
+    _json_option(command)
+
+
+def _cost(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.cost import cost
+
+    rows = cost(_console(), arguments.paths)
+    if arguments.json:
+        write_json(arguments.json, rows)
+
+
+def _latency_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("space", type=Path, metavar="SPACE.yaml")
+    command.add_argument("--to", type=Path, metavar="FILE", required=True, help="the table's file")
+    command.add_argument(
+        "--members", type=_at_least_two, default=8, help="networks to check it with (8)"
+    )
+    command.add_argument("--int8", action="store_true", help="of quantized layers")
+    command.add_argument("--threads", type=_positive, metavar="N", help="(one a core)")
+    command.add_argument("--check", action="store_true", help="only check the table in FILE")
+
+
+def _latency(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.latency import latency
+
+    latency(
+        _console(),
+        arguments.space,
+        arguments.to,
+        members=arguments.members,
+        threads=arguments.threads,
+        int8=arguments.int8,
+        check=arguments.check,
+    )
+
+
+def _quality_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="test sets: folders of high-resolution photographs, or a data set's root",
+    )
+    command.add_argument(
+        "--model",
+        nargs="+",
+        default=[],
+        metavar="FILE_OR_FOLDER",
+        help="whatever can be a teacher, and students (.onnx too, or their folders)",
+    )
+    command.add_argument("--scale", type=_enlarging, default=4, help="(4)")
+    _json_option(command)
+
+
+def _quality(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.quality import quality
+
+    rows = quality(arguments.data, arguments.model, arguments.scale, _console())
+    if arguments.json:
+        write_json(arguments.json, rows)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A sub-command: what it takes and does."""
+
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+BENCHMARKS = {
+    "rank": Benchmark("supernet scores against training alone", _rank_arguments, _rank),
+    "cost": Benchmark("multiply-accumulates and parameters", _cost_arguments, _cost),
+    "latency": Benchmark("milliseconds of each layer of a space", _latency_arguments, _latency),
+    "quality": Benchmark("PSNR and SSIM on test sets", _quality_arguments, _quality),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="python -m evo_agd.benchmark", description=__doc__)
+    names = result.add_subparsers(dest="name", required=True)
+    for name, one in BENCHMARKS.items():
+        one.arguments(names.add_parser(name, help=one.help))
+    return result
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Run the benchmark that was asked for."""
+    BENCHMARKS[arguments.name].run(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

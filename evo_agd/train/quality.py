@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from evo_agd.train.images import Photo
@@ -14,6 +15,7 @@ from evo_agd.train.pairs import Pair
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
 _LUMA_OFFSET = 16.0
 CEILING = 100.0  # dB
+_SSIM_WINDOW = 11  # pixels a side
 
 
 def luma(photo: Photo) -> NDArray[np.float64]:
@@ -61,3 +63,26 @@ def psnr(output: Photo, pair: Pair) -> float:
     scale = pair.high.shape[0] // pair.low.shape[0]
     high = np.asarray(pair.high)
     return psnr_rgb(output, high) if scale == 1 else psnr_y(output, high, scale)
+
+
+def ssim_y(image: Photo, reference: Photo, border: int) -> float:
+    """Structural similarity on studio-range luma, ``border`` (the scale) pixels cropped; at most 1.
+
+    Wang et al., IEEE TIP 2004, as their MATLAB program has it, which the super-resolution papers
+    use: Gaussian windows of 11x11 pixels and sigma 1.5 that lie inside the picture, at full size.
+
+    Raises:
+        ValueError: shapes differ, or fewer than 11 pixels are left after the crop.
+    """
+    # Here: piq loads torchvision, which training and its workers have no use for.
+    from piq import ssim
+
+    if image.shape != reference.shape:
+        raise ValueError(f"images of different shape: {image.shape} and {reference.shape}")
+    if min(image.shape[:2]) - 2 * border < _SSIM_WINDOW:
+        raise ValueError(f"{image.shape[:2]} leaves no window inside a border of {border}")
+    inside = slice(border, -border) if border else slice(None)
+    # The constants that keep the quotient finite are shares of 255, so 255 is 1 here.
+    one, other = (torch.from_numpy(luma(p)[inside, inside] / 255) for p in (image, reference))
+    # piq would shrink what is larger than 384 pixels first; MATLAB's program does not.
+    return float(ssim(one[None, None], other[None, None], _SSIM_WINDOW, downsample=False))
