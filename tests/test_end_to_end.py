@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from evo_agd import benchmark, pareto, search
+from evo_agd.config import load
+from evo_agd.deploy.latency_table import every_layer, layer_key, read_table
+from evo_agd.nets.build import space_of
 
 STAGES = ["1/6 teacher", "2/6 supernet", "3/6 search", "4/6 students", "5/6 INT8", "6/6 report"]
 
@@ -150,6 +153,28 @@ def test_rank_compares_scores_with_training_alone(
     assert rows[0]["psnr_alone_seeds"][0] != rows[0]["psnr_alone_seeds"][1]
     assert benchmark.main([*arguments, "--near-gmacs", "1000"]) == 2
     assert "all that were found" in capsys.readouterr().err
+
+
+def test_milliseconds_from_a_table_are_an_objective_and_a_constraint(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = space_of(load(world / "tiny.yaml"))
+    layers = {layer_key(layer): layer.macs(16, 16) / 1e5 for layer in every_layer(space)}
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"input_size": [256, 256], "layers": layers}))
+    run = tmp_path / "run"
+    arguments = [str(world / "tiny.yaml"), "--run", str(run), "--latency-table", str(table)]
+    arguments += ["--set", "objectives=[latency_ms, params, psnr]"]
+    limit = 0.8 * max(space.cost(g).gmacs for g in space.anchors()) * 1e4 * 256 / 65536
+    assert search.main([*arguments, "--set", f"constraints.latency_ms.max={limit}"]) == 0
+    front = json.loads((run / "front.json").read_text())
+    space.latency = read_table(table, space)
+    for member in front:
+        assert member["latency_ms"] == space.cost(tuple(member["genome"])).latency_ms <= limit
+    assert "table ms" in capsys.readouterr().out or pareto.main([str(run)]) == 0
+    table.write_text(json.dumps({"input_size": [256, 256], "layers": {}}))
+    line = refused(capsys, *arguments[:1], *arguments[3:])
+    assert "table.json" in line and "missing" in line
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -13,9 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from evo_agd import pareto, search
+from evo_agd.config import load
 from evo_agd.deploy.onnx_file import session
 from evo_agd.nets.published import CycleGANGenerator
 from evo_agd.nets.students import read_student
+from evo_agd.run.inputs import Inputs
 from tests.conftest import photograph
 
 TINY = """
@@ -94,7 +96,10 @@ def test_pareto_lists_and_the_figures_are_named(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert pareto.main([str(finished)]) == 0
-    assert "Frechet" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any("class" in line and "PSNR" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert "Frechet" in (finished / "report.html").read_text()
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -115,7 +120,55 @@ def test_bad_input_is_told_in_one_line(
         return line
 
     assert "truth" in told("--set", "losses.truth_l1=1")
-    assert "trainA" in told("--set", "data.domain=C") or True
+    assert "data.domain" in told("--set", "data.domain=C")
     assert "none.safetensors" in told("--set", f"features.weights={zoo}/none.safetensors")
     assert "scale 1" in told("--set", "teacher=bundled")
     assert "quarter_widths" in told("--set", "genes.quarter_width=[8]")
+    assert "students.crop" in told("--set", "students.crop=8")
+
+
+def onnx_of(net: torch.nn.Module, channels: int, path: Path, *, dynamic: bool) -> Path:
+    axes = {"x": {2: "height", 3: "width"}, "y": {2: "height", 3: "width"}} if dynamic else None
+    torch.onnx.export(
+        net, (torch.rand(1, channels, 32, 32),), path, dynamo=False,
+        input_names=["x"], output_names=["y"], dynamic_axes=axes,
+    )  # fmt: skip
+    return path
+
+
+def test_teachers_that_do_not_fit_are_told(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(teacher: object) -> str:
+        run = tmp_path / "run"
+        tiny = str(zoo / "tiny.yaml")
+        line = refused(capsys, tiny, "--run", str(run), "--set", f"teacher={teacher}")
+        assert not run.exists()
+        return line
+
+    grey = onnx_of(torch.nn.Conv2d(1, 1, 3, padding=1), 1, tmp_path / "grey.onnx", dynamic=True)
+    assert "grey.onnx" in told(grey) and "RGB to RGB" in told(grey)
+    fixed = onnx_of(torch.nn.Conv2d(3, 3, 3, padding=1), 3, tmp_path / "fixed.onnx", dynamic=False)
+    assert "fixed.onnx" in told(fixed) and "32" in told(fixed)
+    unknown = tmp_path / "unknown.pth"
+    torch.save({"encoder.weight": torch.zeros(3, 3)}, unknown)
+    line = told(unknown)
+    assert "spandrel" in line and "CycleGAN" in line and "encoder.weight" in line
+    assert "make" in told(f"{zoo}/my_net.py:make")
+
+
+def test_one_broken_file_in_twenty_is_left_out_with_its_name(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(20):
+        Image.fromarray(photograph(24, 28, index)).save(photos / f"{index:02}.png")
+    (photos / "07.png").write_bytes(b"no image")
+    settings = load(zoo / "tiny.yaml", [f"data.train={photos}", f"data.validation={photos}"])
+    inputs = Inputs(settings)
+    assert len(inputs.train) == 19 and "07.png" in caplog.text
+    for name in ("11.png", "12.png"):
+        (photos / name).write_bytes(b"")
+    line = refused(capsys, str(zoo / "tiny.yaml"), "--set", f"data.train={photos}")
+    assert "07.png" in line and "3 of 20" in line

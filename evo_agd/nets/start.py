@@ -74,7 +74,7 @@ def start_at_the_picture(
                 to, source = _quarter(quantity, outer, pixel, part), _half(quantity, pixel, other)
                 share = 1.0 if quantity == 0 else 0.25
                 _put(quarter, to, source, (1 + y, 1 + x), share * way)
-    _start_up(*(weight.transpose(0, 1) for weight in up[:2]), up[2])
+    _start_up(up[0].transpose(0, 1), up[1].transpose(0, 1), up[2])
 
 
 def _start_up(half: Tensor, full: Tensor, last: Tensor) -> None:

@@ -23,8 +23,6 @@ class TranslationSkeleton(nn.Module):
         last: the most channels behind the searched layers.
     """
 
-    normed = True  # each layer but the last has its scale from a norm: see train/loop.py
-
     def __init__(self, stem: tuple[int, int, int], last: int, header: tuple[int, int]) -> None:
         super().__init__()
         full, half, quarter = stem

@@ -51,25 +51,29 @@ SHARES = (
 )
 
 
-def columns_of(metrics: Mapping[str, Any]) -> tuple[Column, ...]:
-    """The columns for students with these metrics."""
+def columns_of(metrics: Mapping[str, Any], *, brief: bool = False) -> tuple[Column, ...]:
+    """The columns for students with these metrics; ``brief`` ones fit into 80 characters."""
     if "psnr_bicubic" in metrics:
         return (*SUPER_RESOLUTION, *DEPLOYED)
     shares = SHARES if "class_share" in metrics else ()
+    if brief:
+        return (*TRANSLATION[:2], *shares, *DEPLOYED[2:])
     frechet = [Column(n.upper() if n == "fid" else "Frechet", "{:.1f}", n)
                for n in ("frechet", "fid") if n in metrics]  # fmt: skip
     return (*TRANSLATION, *shares, *frechet, *DEPLOYED)
 
 
-def references(metrics: Mapping[str, Any]) -> str:
+def references(metrics: Mapping[str, Any], *, brief: bool = False) -> str:
     """One sentence on what the figures are, and what they are compared with."""
     if "psnr_bicubic" in metrics:
         return (
             f"Y-PSNR in dB (bicubic {metrics['psnr_bicubic']:.2f}, "
-            f"teacher {metrics['psnr_teacher']:.2f})"
+            f"teacher {metrics['psnr_teacher']:.2f}); file sizes"
         )
-    parts = ["RGB-PSNR in dB and mean difference (0..1) to the teacher's output"]
-    if "features" in metrics:
+    parts = ["RGB-PSNR in dB to the teacher's output"]
+    if not brief:
+        parts = ["RGB-PSNR in dB and mean difference (0..1) to the teacher's output"]
+    if "features" in metrics and not brief:
         parts.append(f"perceptual and Frechet distances on {metrics['features']}")
     if "class_share_teacher" in metrics:
         real = metrics.get("class_share_target")
@@ -79,7 +83,7 @@ def references(metrics: Mapping[str, Any]) -> str:
             + (f", real ones {real:.0%})" if real is not None else ")")
         )
     for name in ("frechet", "fid"):
-        if f"{name}_teacher" in metrics:
+        if f"{name}_teacher" in metrics and not brief:
             parts.append(
                 f"{name} to real ones (inputs {metrics[f'{name}_input']:.1f}, "
                 f"teacher {metrics[f'{name}_teacher']:.1f})"
@@ -128,10 +132,10 @@ def student_table(rows: list[Row]) -> Table | None:
     if not ready:
         return None
     first = ready[0]["student"]
-    size, columns = first["ms_size"], columns_of(first)
+    size, columns = first["ms_size"], columns_of(first, brief=True)
     table = Table(
         title=f"{len(ready)} students, retrained and quantized",
-        caption=f"{references(first)}; file sizes; ONNX Runtime at {size}x{size}, "
+        caption=f"{references(first, brief=True)}; ONNX Runtime at {size}x{size}, "
         f"{first['ms_threads']} threads",
     )
     table.add_column("id", overflow="fold")

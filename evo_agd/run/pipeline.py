@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evo_agd.config import Settings, TranslationSettings
+from evo_agd.deploy.latency_table import read_table
 from evo_agd.deploy.measures import (
     Measures,
     SuperResolutionMeasures,
@@ -96,8 +97,6 @@ class Pipeline:
         self.address = address
         self.space = space_of(settings)
         if settings.latency_table is not None:
-            from evo_agd.deploy.latency_table import read_table
-
             self.space.latency = read_table(Path(settings.latency_table), self.space)
         self.bf16 = settings.compute.precision == "bf16"
         check_constraints(self.space, settings.constraints)
@@ -162,9 +161,13 @@ class Pipeline:
             return
         settings = self.settings.supernet
         net, decode = supernet_of(self.settings), self.space.decode
-        upright = self.settings.scale == 1
         sampler = CropSampler(
-            train, settings.batch, settings.crop, self.settings.seed, upright=upright
+            train,
+            settings.batch,
+            settings.crop,
+            self.settings.seed,
+            upright=self.settings.scale == 1,
+            candidates=settings.crop_candidates,
         )
         losses = supernet_losses(
             lambda low, genome: net(low, decode(genome)),

@@ -20,6 +20,7 @@ from evo_agd.train.pairs import CropSampler, Pair, to_photo, to_tensor
 from evo_agd.train.quality import psnr
 
 CROPS, PATHS = 1, 2  # random-stream keys: each use of the seed has its own
+TRIES = 8  # other genomes that are tried in place of one that keeps no constraint
 
 
 class Fits(Protocol):
@@ -102,16 +103,18 @@ def _within(
     """The genomes lowered until they fit; ``spread`` over costs from the limit down to a third."""
     if fits is None:
         return list(genomes)
+    cheapest = min(space.smallest(), key=lambda g: space.cost(g).gmacs)
+
+    def within(genome: Genome, limit: float) -> Genome | None:
+        return space.lowered(genome, partial(fits, limit=limit), rng)
+
     found = []
     for genome in genomes:
-        limits = (float(rng.uniform(1 / 3, 1)), 1.0) if spread else (1.0,)
-        for limit in limits:  # a third of the limit may be below the cheapest
-            lowered = space.lowered(genome, partial(fits, limit=limit), rng)
-            if lowered is not None:
-                break
-        else:  # operators that are too dear at any width
-            lowered = min(space.smallest(), key=lambda g: space.cost(g).gmacs)
-        found.append(lowered)
+        limit = float(rng.uniform(1 / 3, 1)) if spread else 1.0
+        # Its operators may be too dear at any width: then others, at the full limit.
+        tries = [(genome, limit), (genome, 1.0), *((space.random(rng), 1.0) for _ in range(TRIES))]
+        fitting = (within(drawn, at_most) for drawn, at_most in tries)
+        found.append(next((g for g in fitting if g is not None), cheapest))
     return found
 
 

@@ -86,12 +86,12 @@ def perceptual_distance(
     shapes, others = [p.shape for p in photos], [r.shape for r in references]
     if shapes != others:
         raise ValueError(f"pictures of different shape: {shapes[:3]} and {others[:3]}")
-    total = 0.0
+    found = []
     with torch.inference_mode():
-        for mine, other in zip(_batches(photos), _batches(references), strict=True):
-            distance = perceptual_difference(backbone.maps(mine), backbone.maps(other))
-            total += float(distance) * len(mine)
-    return total / len(photos)
+        for photo, reference in zip(photos, references, strict=True):
+            ours, theirs = (backbone.maps(to_tensor([p])) for p in (photo, reference))
+            found.append(float(perceptual_difference(ours, theirs)))
+    return float(np.mean(found))
 
 
 def _spread(features: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -37,12 +37,14 @@ class Schedule:
         learning_rate: the peak.
         ema: decay of the exponential moving average of the weights, 0 to use the last ones.
         rise: share of the steps in which the learning rate rises.
+        by_fan_in: lower the rate of wide layers, see :func:`_groups`.
     """
 
     steps: int
     learning_rate: float
     ema: float = 0.0
     rise: float = 0.1
+    by_fan_in: bool = True
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -108,7 +110,8 @@ def fit(
     """
     net.to(memory_format=torch.channels_last)
     parameters = list(net.parameters())
-    optimizer = torch.optim.Adam(_groups(net), lr=schedule.learning_rate, betas=BETAS, fused=True)
+    groups = _groups(net) if schedule.by_fan_in else [{"params": parameters, "share": 1.0}]
+    optimizer = torch.optim.Adam(groups, lr=schedule.learning_rate, betas=BETAS, fused=True)
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     start = 0
     if checkpoint is not None and checkpoint.exists():
@@ -158,10 +161,8 @@ def _groups(net: nn.Module) -> list[dict[str, object]]:
 
     One Adam step moves a layer's output by learning rate x fan-in (Yang et al., Tensor Programs V,
     2021). Without this the largest paths of a supernet diverge at rates that suit the small ones.
-    A network that is ``normed`` throughout does not have that: its layers' scales do not matter.
+    A single network whose layers are normed learns faster without.
     """
-    if getattr(net, "normed", False):
-        return [{"params": list(net.parameters()), "share": 1.0}]
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in net.parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 1

@@ -150,7 +150,7 @@ class DistillationLoss(nn.Module):
 
 
 def perceptual_difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-    """Mean absolute difference of feature maps, each in units of the mean of ``theirs``.
+    """Mean absolute difference of feature maps, each in units of the batch's mean of ``theirs``.
 
     A feature reconstruction loss (Johnson et al., ECCV 2016), with L1 and in units of the maps
     themselves so that a weight means the same for every map and every backbone: 0 for equal maps,
@@ -160,13 +160,13 @@ def perceptual_difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> T
         ours, theirs: maps (N, C, h, w), one of each for each stage, of any floating type.
 
     Returns:
-        The FP32 mean over maps and pictures; that of a batch is the mean over its pictures.
+        The FP32 mean over maps. The unit is the batch's, not each picture's: in crops of sky or
+        sand, whose features are weak, small differences would otherwise weigh most.
     """
     parts = []
     for mine, other in zip(ours, theirs, strict=True):
         mine, other = mine.float(), other.float()
-        unit = other.abs().mean((1, 2, 3)).clamp_min(TINY)
-        parts.append(((mine - other).abs().mean((1, 2, 3)) / unit).mean())
+        parts.append((mine - other).abs().mean() / other.abs().mean().clamp_min(TINY))
     return torch.stack(parts).mean()
 
 
@@ -180,14 +180,13 @@ def gram_difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
         ours, theirs: maps (N, C, h, w), one of each for each stage, of any floating type.
 
     Returns:
-        The FP32 mean over maps and pictures.
+        The FP32 mean over maps; norms are the batch's, as in :func:`perceptual_difference`.
     """
     parts = []
     for mine, other in zip(ours, theirs, strict=True):
         known = _gram(other)
-        unit = torch.linalg.vector_norm(known, dim=(1, 2)).clamp_min(TINY)
-        distance = torch.linalg.vector_norm(_gram(mine) - known, dim=(1, 2))
-        parts.append((distance / unit).mean())
+        unit = torch.linalg.vector_norm(known).clamp_min(TINY)
+        parts.append(torch.linalg.vector_norm(_gram(mine) - known) / unit)
     return torch.stack(parts).mean()
 
 

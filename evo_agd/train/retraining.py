@@ -65,7 +65,12 @@ def inherited_student(member: Member, space: Space, weights: dict[str, Tensor]) 
 
 def schedule_of(settings: Training) -> Schedule:
     """The schedule that a section of the settings asks for."""
-    return Schedule(settings.steps, settings.learning_rate, settings.ema)
+    return Schedule(
+        settings.steps,
+        settings.learning_rate,
+        settings.ema,
+        by_fan_in=settings.rate_by_fan_in,
+    )
 
 
 def train_member(
@@ -82,7 +87,14 @@ def train_member(
 ) -> Student:
     """Train one student in place and return it."""
     key = zlib.crc32(f"{seed} {member.label}".encode())
-    sampler = CropSampler(pairs, settings.batch, settings.crop, key, upright=net.scale == 1)
+    sampler = CropSampler(
+        pairs,
+        settings.batch,
+        settings.crop,
+        key,
+        upright=net.scale == 1,
+        candidates=settings.crop_candidates,
+    )
     losses = student_losses(net, sampler, loss=loss, bf16=bf16)
     fit(net, losses, schedule_of(settings), checkpoint=checkpoint, tick=tick)
     return net

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -185,11 +186,10 @@ def test_perceptual_and_gram_agree_with_numpy() -> None:
     theirs = [torch.rand(2, c, 5, 4, generator=generator) for c in (3, 6)]
     features, textures = [], []
     for mine, other in zip(ours, theirs, strict=True):
-        for a, b in zip(mine.double().numpy(), other.double().numpy(), strict=True):
-            features.append(np.abs(a - b).mean() / np.abs(b).mean())
-            grams = [np.einsum("ihw,jhw->ij", x, x) for x in (a, b)]
-            norms = np.linalg.norm(grams[0] - grams[1]), np.linalg.norm(grams[1])
-            textures.append(norms[0] / norms[1])
+        a, b = mine.double().numpy(), other.double().numpy()
+        features.append(np.abs(a - b).mean() / np.abs(b).mean())
+        grams = [np.einsum("nihw,njhw->nij", x, x).ravel() for x in (a, b)]
+        textures.append(np.linalg.norm(grams[0] - grams[1]) / np.linalg.norm(grams[1]))
     assert float(perceptual_difference(ours, theirs)) == pytest.approx(np.mean(features), rel=1e-5)
     assert float(gram_difference(ours, theirs)) == pytest.approx(np.mean(textures), rel=1e-5)
     # In units of the teacher's features: the same on a backbone of another scale.
@@ -208,7 +208,7 @@ def test_gram_does_not_see_where_things_are() -> None:
     assert perceptual_difference([maps.roll((2, 3), (2, 3))], [maps]) > 0.1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("perceptual", "gram")])
 def test_a_batch_is_the_mean_of_its_pictures(
     name: str, teacher: Tensor, backbone: Backbone, lpips: nn.Module
 ) -> None:
@@ -218,6 +218,15 @@ def test_a_batch_is_the_mean_of_its_pictures(
         float(term(output[i : i + 1], truth[i : i + 1], teacher[i : i + 1])) for i in range(2)
     ]
     assert float(term(output, truth, teacher)) == pytest.approx(np.mean(single), rel=1e-5)
+
+
+@pytest.mark.parametrize("difference", [perceptual_difference, gram_difference])
+def test_flat_pictures_of_a_batch_weigh_little(difference: Callable[..., Tensor]) -> None:
+    strong, flat = torch.rand(1, 4, 6, 6), 0.01 * torch.rand(1, 4, 6, 6)
+    theirs = torch.cat([strong, flat])
+    wrong_flat = torch.cat([strong, torch.rand(1, 4, 6, 6).mul(0.01)])
+    wrong_strong = torch.cat([torch.rand(1, 4, 6, 6), flat])
+    assert difference([wrong_flat], [theirs]) < 0.1 * difference([wrong_strong], [theirs])
 
 
 @pytest.mark.parametrize("net", LPIPS_NETS)
@@ -288,7 +297,7 @@ def test_output_may_be_bf16_and_the_backbone_too(teacher: Tensor, backbone: Back
     fine, rough = (torch.autograd.grad(t(leaf, teacher, teacher), leaf)[0] for t in (whole, half))
     assert torch.cosine_similarity(fine.flatten(), rough.flatten(), dim=0) > 0.9
     with torch.inference_mode():
-        assert torch.equal(whole.to_teacher(output, teacher), expected / 3)
+        assert torch.allclose(whole.to_teacher(output, teacher), expected / 3, rtol=1e-6)
 
 
 def test_features_are_computed_once_and_for_a_weight_only(
