@@ -128,8 +128,6 @@ class Training(Section):
     batch: PositiveInt = 16
     crop: Annotated[int, Field(ge=8)] = 24
     """Side of a training crop in input pixels."""
-    crop_candidates: PositiveInt = 1
-    """Places drawn for each crop, of which the one that the teacher changes most is taken."""
     learning_rate: PositiveFloat = 3e-3
     rate_by_fan_in: bool = True
     """Lower the rate of wide layers in proportion to their fan-in."""

@@ -161,13 +161,9 @@ class Pipeline:
             return
         settings = self.settings.supernet
         net, decode = supernet_of(self.settings), self.space.decode
+        upright = self.settings.scale == 1
         sampler = CropSampler(
-            train,
-            settings.batch,
-            settings.crop,
-            self.settings.seed,
-            upright=self.settings.scale == 1,
-            candidates=settings.crop_candidates,
+            train, settings.batch, settings.crop, self.settings.seed, upright=upright
         )
         losses = supernet_losses(
             lambda low, genome: net(low, decode(genome)),

@@ -107,27 +107,16 @@ class CropSampler:
     Args:
         crop: side of a crop in input pixels.
         upright: only flip left to right: horses do not stand on their heads.
-        candidates: places that are drawn for each crop; the one whose answer differs most from its
-            input is taken. Where the teacher changes a part of each picture, the rest teaches
-            little.
     """
 
     def __init__(
-        self,
-        pairs: Sequence[Pair],
-        batch: int,
-        crop: int,
-        seed: int,
-        *,
-        upright: bool = False,
-        candidates: int = 1,
+        self, pairs: Sequence[Pair], batch: int, crop: int, seed: int, *, upright: bool = False
     ) -> None:
         self.pairs = list(pairs)
         self.batch = batch
         self.crop = crop
         self.seed = seed
         self.upright = upright
-        self.candidates = candidates
         area = np.array([p.low.shape[0] * p.low.shape[1] for p in pairs], dtype=np.float64)
         self.chance = area / area.sum()
 
@@ -147,14 +136,8 @@ class CropSampler:
     def _crop(self, pair: Pair, rng: np.random.Generator) -> Pair:
         scale = pair.high.shape[0] // pair.low.shape[0]
         size = self.crop
-        places = [
-            (
-                int(rng.integers(pair.low.shape[0] - size + 1)),
-                int(rng.integers(pair.low.shape[1] - size + 1)),
-            )
-            for _ in range(self.candidates)
-        ]
-        top, left = max(places, key=lambda at: self._change(pair, *at)) if places[1:] else places[0]
+        top = int(rng.integers(pair.low.shape[0] - size + 1))
+        left = int(rng.integers(pair.low.shape[1] - size + 1))
         turns = 0 if self.upright else int(rng.integers(4))
         flip = bool(rng.integers(2))
 
@@ -167,12 +150,3 @@ class CropSampler:
         # Where there is no truth the two are one file, which need not be read twice.
         high = teacher if pair.high is pair.teacher else cut(pair.high, scale)
         return replace(pair, low=low, high=high, teacher=teacher)
-
-    def _change(self, pair: Pair, top: int, left: int) -> float:
-        """Mean difference of the teacher's answer to its input in a place, coarsely."""
-        scale = pair.high.shape[0] // pair.low.shape[0]
-        low = pair.low[top : top + self.crop, left : left + self.crop]
-        rows = slice(top * scale, (top + self.crop) * scale, scale)
-        columns = slice(left * scale, (left + self.crop) * scale, scale)
-        taught = pair.teacher[rows, columns]
-        return float(np.abs(low.astype(np.int16) - taught).mean())

@@ -87,14 +87,7 @@ def train_member(
 ) -> Student:
     """Train one student in place and return it."""
     key = zlib.crc32(f"{seed} {member.label}".encode())
-    sampler = CropSampler(
-        pairs,
-        settings.batch,
-        settings.crop,
-        key,
-        upright=net.scale == 1,
-        candidates=settings.crop_candidates,
-    )
+    sampler = CropSampler(pairs, settings.batch, settings.crop, key, upright=net.scale == 1)
     losses = student_losses(net, sampler, loss=loss, bf16=bf16)
     fit(net, losses, schedule_of(settings), checkpoint=checkpoint, tick=tick)
     return net

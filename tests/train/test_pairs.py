@@ -129,17 +129,3 @@ def test_what_is_no_stored_picture_is_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match="a picture of this run"):
         stored[:4]
-
-
-def test_of_several_places_the_one_that_the_teacher_changes_most_is_taken() -> None:
-    low = photograph(40, 40, 7)
-    taught = low.copy()
-    taught[24:, 24:] = 255 - taught[24:, 24:]
-    one = Pair("x", low, taught, taught)
-
-    def change(candidates: int) -> float:
-        sampler = CropSampler([one], 16, 12, 0, upright=True, candidates=candidates)
-        crops, _, answers = sampler.draw(1)
-        return float((crops - answers).abs().mean())
-
-    assert change(8) > 2 * change(1) > 0
