@@ -100,7 +100,9 @@ def quantize(source: Path, path: Path, calibration: Sequence[Photo], method: str
     """Write the INT8 counterpart of an FP32 ONNX file.
 
     Quantize-dequantize pairs, weights per channel, activations per tensor with the ranges that
-    the calibration inputs show.
+    the calibration inputs show. Weights take 7 of their 8 bits: on x86 processors without VNNI two
+    products of 8 bits each saturate the 16-bit sums that they are added up in (a student of
+    sr_x4_small lost 0.13 dB there, and 0.02 dB with 7 bits, which is the same on every processor).
 
     Args:
         calibration: inputs (h, w, 3) of equal size.
@@ -116,6 +118,7 @@ def quantize(source: Path, path: Path, calibration: Sequence[Photo], method: str
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=True,
             calibrate_method=METHODS[method],
         )
         content = temporary.read_bytes()

@@ -108,7 +108,12 @@ def test_an_int8_file_counts_its_weights_and_answers_nearly_as_before(tmp_path: 
     float_path, int8_path = tmp_path / "float.onnx", tmp_path / "student.int8.onnx"
     write_conv(float_path)
     quantize_static(
-        str(float_path), str(int8_path), Crops(), quant_format=QuantFormat.QDQ, per_channel=True
+        str(float_path),
+        str(int8_path),
+        Crops(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=True,  # of 8-bit weights the sums saturate on processors without VNNI
     )
     teacher = load_teacher(str(int8_path), 1)
     assert teacher.params == 81
