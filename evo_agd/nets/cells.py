@@ -6,10 +6,12 @@ picture, as ESRGAN does.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from evo_agd.nets.elastic import ElasticConv
+from evo_agd.nets.elastic import ElasticConv, State, Step, walk
 from evo_agd.nets.layers import ElasticLayer, cut_chain, fixed_chain
 from evo_agd.nets.upsamplers import START as TAIL_START
 from evo_agd.nets.upsamplers import Esrgan
@@ -71,13 +73,23 @@ class CellSupernet(nn.Module):
 
     def forward(self, x: Tensor, path: CellArchitecture) -> Tensor:
         """The output of one member: what :meth:`cut` of it would give."""
-        start = features = self.stem(x)
+        return walk(self.steps(path), x)
+
+    def steps(self, path: CellArchitecture) -> list[Step]:
+        """What a member does, layer by layer; the state is (stem, the cell's input, features)."""
+        steps = [Step("stem", self._enter)]
         for index, cell in enumerate(path.cells):
-            change = features
             for elastic, layer in zip(self.layers(index), cell, strict=True):
-                change = elastic(change, layer)
-            features = features + CELL_WEIGHT * change
-        return self.tail(start + self.trunk(features))
+                steps.append(Step(layer, partial(_layer, elastic=elastic, layer=layer)))
+            steps.append(Step("cell", _add))
+        return [*steps, Step("tail", self._leave)]
+
+    def _enter(self, state: State) -> State:
+        start = self.stem(state[0])
+        return start, start, start
+
+    def _leave(self, state: State) -> State:
+        return (self.tail(state[0] + self.trunk(state[1])),)
 
     def cut(self, path: CellArchitecture) -> CellStudent:
         """The member as a network of its own, with a copy of its weights."""
@@ -89,6 +101,17 @@ class CellSupernet(nn.Module):
         student.trunk = self.trunk.cut(features, features, 3)
         student.tail = self.tail.cut(features, features)
         return student
+
+
+def _layer(state: State, elastic: ElasticLayer, layer: Layer) -> State:
+    start, before, change = state
+    return start, before, elastic(change, layer)
+
+
+def _add(state: State) -> State:
+    start, before, change = state
+    after = before + CELL_WEIGHT * change
+    return start, after, after
 
 
 def _tail(features: int, scale: int) -> Esrgan:

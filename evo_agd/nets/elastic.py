@@ -6,6 +6,9 @@ one (Once-for-All, Cai et al., ICLR 2020). A student holds the same class at its
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +19,37 @@ SLOPE = 0.2  # of LeakyReLU, as in ESRGAN and AGD
 def activate(x: Tensor) -> Tensor:
     """LeakyReLU as ESRGAN has it."""
     return F.leaky_relu(x, SLOPE)
+
+
+def activate_(x: Tensor) -> Tensor:
+    """:func:`activate` in place, for what nobody else holds, such as a convolution's output.
+
+    Its gradient needs the output only, so training may do it too.
+    """
+    return F.leaky_relu_(x, SLOPE)
+
+
+State = tuple[Tensor, ...]
+
+
+class Step(NamedTuple):
+    """One of the things that a path does in turn, from the input on.
+
+    Two paths whose first keys are equal have the same state behind them: what it is worth is that
+    a search need not compute it twice (:mod:`evo_agd.evolve.scoring`). A step leaves the state
+    that it is given as it is.
+    """
+
+    key: Hashable
+    run: Callable[[State], State]
+
+
+def walk(steps: list[Step], x: Tensor) -> Tensor:
+    """What the steps of a path make of an input."""
+    state: State = (x,)
+    for step in steps:
+        state = step.run(state)
+    return state[0]
 
 
 class ElasticConv(nn.Module):

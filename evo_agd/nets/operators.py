@@ -30,7 +30,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from evo_agd.nets.elastic import ElasticConv, activate
+from evo_agd.nets.elastic import ElasticConv, activate_
 from evo_agd.space.super_resolution import Block
 
 START = 0.1  # factor on the initial weights of what moves a block away from the identity
@@ -104,9 +104,9 @@ class BodyBlock(nn.Module):
             hidden = hidden + self.expand[kind](x, choice.width, side[kind])
         if choice.operator == "separable" and self.depthwise is not None and between:
             hidden = self.depthwise(hidden, choice.width, choice.kernel)  # one linear convolution
-        hidden = activate(hidden)
+        hidden = activate_(hidden)
         if choice.operator == "inverted" and self.depthwise is not None and between:
-            hidden = activate(self.depthwise(hidden, choice.width, choice.kernel))
+            hidden = activate_(self.depthwise(hidden, choice.width, choice.kernel))
         if self.gate is not None and "gate" in between:
             hidden = hidden * torch.sigmoid(self.gate(hidden, choice.width))
         change = self.project[project[0]](hidden, x.shape[1], side[project[0]])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evo_agd.nets.elastic import ElasticConv, activate
+from evo_agd.nets.elastic import ElasticConv, State, Step, activate, walk
 from evo_agd.nets.operators import BodyBlock
 from evo_agd.nets.upsamplers import UPSAMPLER_CLASSES, Upsampler
-from evo_agd.space.super_resolution import SRArchitecture, SuperResolutionSpace
+from evo_agd.space.super_resolution import Block, SRArchitecture, SuperResolutionSpace
 
 
 def enlarge(x: Tensor, scale: int) -> Tensor:
@@ -80,11 +81,30 @@ class SRSupernet(nn.Module):
 
     def forward(self, x: Tensor, path: SRArchitecture) -> Tensor:
         """The output of one member: what :meth:`cut` of it would give."""
-        features = self.stem(x, path.features)
-        for index, choice in enumerate(path.blocks):
-            features = self.block(index)(features, choice)
+        return walk(self.steps(path), x)
+
+    def steps(self, path: SRArchitecture) -> list[Step]:
+        """What a member does, block by block; the state is (bilinear base, features)."""
+        return [
+            Step(path.features, partial(self._enter, features=path.features)),
+            *(
+                Step(choice, partial(self._block, index=index, choice=choice))
+                for index, choice in enumerate(path.blocks)
+            ),
+            Step((path.upsampler, path.upsampler_width), partial(self._leave, path=path)),
+        ]
+
+    def _enter(self, state: State, features: int) -> State:
+        (x,) = state
+        return enlarge(x, self.scale), self.stem(x, features)
+
+    def _block(self, state: State, index: int, choice: Block) -> State:
+        return state[0], self.block(index)(state[1], choice)
+
+    def _leave(self, state: State, path: SRArchitecture) -> State:
+        base, features = state
         tail = self.upsampler(path.upsampler)
-        return enlarge(x, self.scale) + tail(activate(features), path.upsampler_width or None)
+        return (base + tail(activate(features), path.upsampler_width or None),)
 
     def cut(self, path: SRArchitecture) -> SRStudent:
         """The member as a network of its own, with a copy of its weights."""

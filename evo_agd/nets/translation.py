@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evo_agd.nets.elastic import ElasticConv, ElasticTransposed
+from evo_agd.nets.elastic import ElasticConv, ElasticTransposed, State, Step, walk
 from evo_agd.nets.layers import ElasticLayer, cut_chain, fixed_chain
 from evo_agd.nets.norm import normalise
 from evo_agd.nets.start import start_at_the_picture
@@ -90,10 +92,18 @@ class TranslationSupernet(TranslationSkeleton):
 
     def forward(self, x: Tensor, path: TranslationArchitecture) -> Tensor:
         """The output of one member: what :meth:`cut` of it would give."""
-        x = self.enter(x, path.stem)
-        for elastic, layer in zip(self.elastic(), path.layers, strict=True):
-            x = elastic(x, layer)
-        return self.leave(x, path.header)
+        return walk(self.steps(path), x)
+
+    def steps(self, path: TranslationArchitecture) -> list[Step]:
+        """What a member does, layer by layer; the state is (features,)."""
+        return [
+            Step(path.stem, lambda state: (self.enter(state[0], path.stem),)),
+            *(
+                Step(layer, partial(_layer, elastic=elastic, layer=layer))
+                for elastic, layer in zip(self.elastic(), path.layers, strict=True)
+            ),
+            Step(path.header, lambda state: (self.leave(state[0], path.header),)),
+        ]
 
     def cut(self, path: TranslationArchitecture) -> TranslationStudent:
         """The member as a network of its own, with a copy of its weights."""
@@ -108,3 +118,7 @@ class TranslationSupernet(TranslationSkeleton):
         student.header_full = self.header_full.cut(up, top)
         student.last = self.last.cut(top, 3, 7)
         return student
+
+
+def _layer(state: State, elastic: ElasticLayer, layer: Layer) -> State:
+    return (elastic(state[0], layer),)

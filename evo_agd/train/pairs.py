@@ -89,6 +89,34 @@ class Pair:
     teacher: Picture
 
 
+def middle(pair: Pair, share: float, multiple: int = 1, least: int = 1) -> Pair:
+    """The middle of a pair's pictures.
+
+    Args:
+        share: of the area, above 0 and at most 1.
+        multiple: what the input's sides have to be divisible by.
+        least: sides of the input below which nothing is cut off, in pixels.
+    """
+    height, width = pair.low.shape[:2]
+    scale = pair.high.shape[0] // height
+
+    def inside(side: int) -> tuple[int, int]:
+        size = max(round(side * share**0.5), min(least, side))
+        size = min(side, -(-size // multiple) * multiple)
+        first = (side - size) // 2
+        return first, first + size
+
+    (top, bottom), (left, right) = inside(height), inside(width)
+
+    def cut(picture: Picture, zoom: int) -> Photo:
+        part = picture[top * zoom : bottom * zoom, left * zoom : right * zoom]
+        return np.ascontiguousarray(part)
+
+    return replace(
+        pair, low=cut(pair.low, 1), high=cut(pair.high, scale), teacher=cut(pair.teacher, scale)
+    )
+
+
 def to_tensor(photos: Sequence[Picture]) -> Tensor:
     """Equal-sized images as (N, 3, H, W) in 0..1, channels last in memory."""
     batch = torch.from_numpy(np.stack([np.ascontiguousarray(p) for p in photos]))

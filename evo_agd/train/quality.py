@@ -12,7 +12,7 @@ from evo_agd.train.images import Photo
 from evo_agd.train.pairs import Pair
 
 # ITU-R BT.601, studio range: what MATLAB's rgb2ycbcr computes for 8-bit RGB.
-_LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
+LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
 _LUMA_OFFSET = 16.0
 CEILING = 100.0  # dB
 _SSIM_WINDOW = 11  # pixels a side
@@ -20,7 +20,7 @@ _SSIM_WINDOW = 11  # pixels a side
 
 def luma(photo: Photo) -> NDArray[np.float64]:
     """Studio-range luma (16 to 235) of an RGB image, shape (height, width), not rounded."""
-    result: NDArray[np.float64] = photo.astype(np.float64) @ _LUMA + _LUMA_OFFSET
+    result: NDArray[np.float64] = photo.astype(np.float64) @ LUMA + _LUMA_OFFSET
     return result
 
 
