@@ -46,9 +46,12 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--latency-table",
+        action="append",
+        default=[],
         metavar="FILE",
-        help="milliseconds per layer, made by `python -m evo_agd.benchmark latency`; with it "
-        "there is latency_ms, for objectives and constraints",
+        help="milliseconds per layer, made by `python -m evo_agd.benchmark latency`; with one "
+        "there is latency_ms, with one of --int8 latency_int8_ms, for objectives and "
+        "constraints; may be given for both",
     )
     result.add_argument("--address", metavar="RAY", help="a Ray cluster (default: this machine)")
     return result
@@ -113,13 +116,15 @@ def search(arguments: argparse.Namespace) -> None:
         InputError: see ``docs/architecture.md``, Bad input.
     """
     # Late: the command line should answer --help and typing errors before torch is loaded.
+    from evo_agd.deploy.latency_table import setting_of
     from evo_agd.run.directory import RunDirectory, locked, resume, start
     from evo_agd.run.pipeline import Pipeline, resolved
 
     console = Console(highlight=False)
     assignments = list(arguments.set)
-    if arguments.latency_table:
-        assignments.append(f"latency_table={Path(arguments.latency_table).resolve()}")
+    for file in arguments.latency_table:
+        table = Path(file).resolve()
+        assignments.append(f"{setting_of(table)}={table}")
     name = (arguments.space or Path(DEFAULT)).stem
     if arguments.resume:
         path = arguments.run or newest_unfinished(arguments.space and arguments.space.stem)

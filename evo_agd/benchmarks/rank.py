@@ -21,8 +21,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import cost_values, violation
-from evo_agd.evolve.workers import Workers, cluster
-from evo_agd.nets.build import builder
+from evo_agd.evolve.cluster import cluster
 from evo_agd.progress import bar
 from evo_agd.run.directory import RunDirectory
 from evo_agd.run.pipeline import Pipeline
@@ -132,22 +131,14 @@ def rank(
         for g in genomes
         for s in range(seeds)
     ]
-    scores = [0.0] * len(genomes)
     weights = load_file(run.supernet)
     with cluster(None, pipeline.workers):
-        pool = Workers(
-            pipeline.workers,
-            builder(settings),
-            weights,
-            validation,
-            loss=pipeline.loss,
-            bf16=pipeline.bf16,
-        )
+        pool = pipeline.pool(weights, train, validation)
         with bar(console, "supernet scores", len(genomes)) as tick:
-            for done, (index, figures, _) in enumerate(pool(genomes)):
-                scores[index] = figures["psnr"]
-                tick(done + 1, "")
+            pool.submit(genomes)
+            results = pool.collect(lambda done: tick(done, ""))
         pool.close()
+        scores = [r.figures["psnr"] if r.figures else float("nan") for r in results]
         with bar(console, "training alone", budget.steps * len(trained)) as tick:
             retrain(
                 trained,

@@ -9,9 +9,26 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from evo_agd.config.genes import CellGenes, Section, SuperResolutionGenes, TranslationGenes
 
-Objective = Literal["gmacs", "params", "memory_mb", "latency_ms", "distillation_loss", "psnr"]
-MAXIMISED = frozenset({"psnr"})
-ANALYTIC = frozenset({"gmacs", "params", "memory_mb", "latency_ms"})
+Objective = Literal[
+    "gmacs",
+    "params",
+    "memory_mb",
+    "int8_memory_mb",
+    "latency_ms",
+    "latency_int8_ms",
+    "distillation_loss",
+    "psnr",
+    "psnr_int8",
+]
+MAXIMISED = frozenset({"psnr", "psnr_int8"})
+ANALYTIC = frozenset(
+    {"gmacs", "params", "memory_mb", "int8_memory_mb", "latency_ms", "latency_int8_ms"}
+)
+"""Objectives of cost, which are counted; with ``measured`` milliseconds are timed instead."""
+MEASURED = "measured"
+"""In place of a latency table: every candidate is built and timed."""
+LATENCY_TABLES = {"latency_ms": "latency_table", "latency_int8_ms": "latency_int8_table"}
+"""The settings that objectives in milliseconds need."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -155,18 +172,42 @@ class SupernetTraining(Training):
         return self
 
 
+Crossover = Literal["uniform", "one_point", "two_point", "blend"]
+
+
 class Evolution(Section):
     """The search stage."""
 
     population: Annotated[int, Field(ge=2)] = 48
+    offspring: PositiveInt | None = None
+    """Children bred, and scored, together; half the population if nothing is said. Workers never
+    wait for one another: while one brood is scored, the next one is bred from the ones before."""
     evaluations: PositiveInt = 480
     """Architectures scored on the supernet in all; none is scored twice."""
+    patience: PositiveInt | None = None
+    """Stop when the hypervolume has not grown by a thousandth in so many broods; without, only the
+    evaluations end the search."""
     crossover: Share = 0.9
     """Chance that a child has two parents."""
-    pictures: PositiveInt | None = None
-    """Score on at most so many validation pictures, spread evenly; without, on all."""
+    crossovers: Annotated[tuple[Crossover, ...], Field(min_length=1)] = (
+        "uniform",
+        "two_point",
+        "blend",
+    )
+    """Ways to mix two parents, each as likely as the others."""
     mutation: Share = 0.1
     """Chance of each active gene to change."""
+    start: tuple[str, ...] = ()
+    """Ids of architectures that the first brood begins with."""
+    start_front: str | None = None
+    """A run, or a front.json, whose front the first brood begins with."""
+    pictures: PositiveInt | None = None
+    """Score on at most so many validation pictures, spread evenly; without, on all."""
+    racing: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Score all candidates on the middle of the pictures first, this share of their area; only
+    those that nothing dominates there are scored on all of it."""
+    prefix_mb: PositiveFloat = 128.0
+    """Megabytes of activations that each worker keeps for architectures that begin alike."""
 
 
 class StudentTraining(Training):
@@ -192,7 +233,10 @@ class Compute(Section):
     """Where it runs. Figures do not depend on ``workers``."""
 
     workers: PositiveInt | Literal["auto"] = "auto"
-    """Parallel evaluations and retrainings; ``auto`` is one a core."""
+    """Parallel evaluations and retrainings; ``auto`` is one a core, of the whole cluster if there
+    is one."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of a GPU, for each evaluation: 0.25 puts four on one. 0 scores on the CPU."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of training and scoring; ``auto`` is BF16 where the processor has it natively."""
 
@@ -223,7 +267,10 @@ class Settings(Section):
     )
     constraints: Mapping[Objective, Bound] = {}
     latency_table: str | None = None
-    """A file of measured milliseconds per layer; there is a ``latency_ms`` with it."""
+    """A file of measured milliseconds per layer, or ``measured`` for every candidate's own; there
+    is a ``latency_ms`` with it."""
+    latency_int8_table: str | None = None
+    """The same in INT8, for ``latency_int8_ms``."""
     supernet: SupernetTraining
     search: Evolution = Evolution()
     students: StudentTraining
@@ -239,8 +286,10 @@ class Settings(Section):
                 "objectives: at least one of cost and one of quality, "
                 f"found {list(self.objectives)}"
             )
-        if self.latency_table is None and "latency_ms" in (*self.objectives, *self.constraints):
-            raise ValueError("latency_table: a file, since latency_ms is asked for, found none")
+        for name, key in LATENCY_TABLES.items():
+            if getattr(self, key) is None and name in (*self.objectives, *self.constraints):
+                expected = f"a file or {MEASURED}, since {name} is asked for"
+                raise ValueError(f"{key}: {expected}, found none")
         return self
 
 

@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 import torch
 from scipy.stats import kendalltau
+from torch import nn
 
+from evo_agd.config import Settings
+from evo_agd.config.settings import LATENCY_TABLES, MEASURED
+from evo_agd.deploy.latency import clock, quantized_for_timing
 from evo_agd.deploy.layer_models import places, probe
-from evo_agd.deploy.onnx_file import export, quantize, session
+from evo_agd.deploy.onnx_file import export, session
 from evo_agd.errors import InputError
 from evo_agd.nets.build import Space, student_of
 from evo_agd.space.cost import ConvLayer
@@ -34,10 +38,11 @@ WARM_UP = 2  # the first run allocates what it needs, the second one block for a
 BUDGET = 0.15  # seconds of timed runs a layer, over all passes
 NETWORK_BUDGET = 1.5  # and a network
 MOST_RUNS = 30  # of a model in a pass
-CALIBRATION = 16  # side of the random inputs that INT8 ranges are taken from: any will do for time
 DRAW = 5  # random-stream key
 
 Tick = Callable[[int, str], None]
+Precision = Literal["fp32", "int8"]
+PRECISIONS: dict[str, Precision] = {"latency_ms": "fp32", "latency_int8_ms": "int8"}
 
 
 def layer_key(layer: ConvLayer) -> str:
@@ -53,14 +58,36 @@ def every_layer(space: Space) -> list[ConvLayer]:
     return list(places(space))
 
 
-def read_table(path: Path, space: Space) -> dict[ConvLayer, float]:
-    """Milliseconds of each layer of a space, for :attr:`SearchSpace.latency`.
+def read_tables(settings: Settings, space: Space) -> None:
+    """Give a space the latency tables that its settings name; ``measured`` is none.
 
     Raises:
-        InputError: no such file, not a latency table, measured at another input size, or without
-            some layers of the space.
+        InputError: see :func:`read_table`.
+    """
+    found: dict[str, dict[ConvLayer, float] | None] = {}
+    for name, key in LATENCY_TABLES.items():
+        file = getattr(settings, key)
+        unnamed = file is None or file == MEASURED
+        found[name] = None if unnamed else read_table(Path(file), space, PRECISIONS[name])
+    space.latency, space.latency_int8 = found["latency_ms"], found["latency_int8_ms"]
+
+
+def read_table(
+    path: Path, space: Space, precision: Precision | None = None
+) -> dict[ConvLayer, float]:
+    """Milliseconds of each layer of a space, for :attr:`SearchSpace.latency` or ``latency_int8``.
+
+    Args:
+        precision: what the table has to be of; one that does not say may be of either.
+
+    Raises:
+        InputError: no such file, not a latency table, of another precision, measured at another
+            input size, or without some layers of the space.
     """
     value = load_table(path)
+    if precision is not None and value.get("precision", precision) != precision:
+        expected_text = f"a latency table of {precision.upper()} layers"
+        raise InputError(path, expected_text, f"one of {value['precision'].upper()}")
     expected = list(space.input_size)
     if value["input_size"] != expected:
         size = "x".join(map(str, expected))
@@ -75,6 +102,17 @@ def read_table(path: Path, space: Space) -> dict[ConvLayer, float]:
         )
         raise InputError(path, expected_text, f"{len(missing)} missing, such as {missing[0]}")
     return {layer: value["layers"][key] for layer, key in keys.items()}
+
+
+def setting_of(path: Path) -> str:
+    """The setting that a table is for by its precision; one that does not say is an FP32 one.
+
+    Raises:
+        InputError: see :func:`load_table`.
+    """
+    precision = load_table(path).get("precision", "fp32")
+    name = next(name for name, known in PRECISIONS.items() if known == precision)
+    return LATENCY_TABLES[name]
 
 
 def load_table(path: Path) -> dict[str, Any]:
@@ -93,6 +131,8 @@ def load_table(path: Path) -> dict[str, Any]:
     size = value.get("input_size") if isinstance(value, dict) else None
     if not (isinstance(size, list) and len(size) == 2 and isinstance(value.get("layers"), dict)):
         raise InputError(path, expected, "no input_size and layers in it")
+    if value.get("precision", "fp32") not in PRECISIONS.values():
+        raise InputError(f"{path}: precision", "fp32 or int8", json.dumps(value["precision"]))
     for key, taken in value["layers"].items():
         if not isinstance(taken, int | float) or isinstance(taken, bool) or not 0 <= taken < np.inf:
             raise InputError(f"{path}: {key}", "milliseconds", json.dumps(taken))
@@ -114,11 +154,12 @@ class _Timed:
 def _milliseconds(
     cases: Sequence[_Timed], *, threads: int, budget: float, tick: Tick
 ) -> list[float]:
-    """Median milliseconds of each case.
+    """Median milliseconds of each case, of processor time where there is one thread.
 
     The cases take turns, several times, so that whatever else the machine does meets all of them
     alike; each is loaded anew for its turn, as all of them together would need too much memory.
     """
+    now = clock(threads)
     few = np.random.default_rng(0).random(4096, dtype=np.float32)
     taken: list[list[list[float]]] = [[[] for _ in case.files] for case in cases]
     for turn in range(PASSES * len(cases)):
@@ -131,9 +172,9 @@ def _milliseconds(
         end = perf_counter() + budget / PASSES
         for _ in range(MOST_RUNS):
             for model, into in zip(models, times, strict=True):
-                began = perf_counter()
+                began = now()
                 model.run(None, feed)
-                into.append(1000 * (perf_counter() - began))
+                into.append(1000 * (now() - began))
             if perf_counter() > end:
                 break
         tick(turn + 1, case.name)
@@ -148,7 +189,7 @@ def measure_table(
 
     Args:
         size: height and width of the network's input.
-        threads: of ONNX Runtime.
+        threads: of ONNX Runtime; with 1 processor time is measured, see :func:`clock`.
         int8: quantize the layers as students are quantized.
         tick: called with the steps done, of :func:`steps`, and the layer.
 
@@ -166,7 +207,7 @@ def measure_table(
             for part in parts:
                 path = Path(folder) / f"{index}-{len(files)}.onnx"
                 path.write_bytes(part.SerializeToString())
-                files.append(_quantized(path, models.shape[1]) if int8 else path)
+                files.append(quantized_for_timing(path, models.shape[1]) if int8 else path)
             cases.append(_Timed(layer_key(layer), tuple(files), models.shape))
         found = _milliseconds(cases, threads=threads, budget=BUDGET, tick=tick)
     return {
@@ -174,6 +215,7 @@ def measure_table(
         "system": platform.system(),
         "cores": cores(),
         "threads": threads,
+        "clock": "processor" if threads == 1 else "wall",
         "onnxruntime": onnxruntime.__version__,
         "precision": "int8" if int8 else "fp32",
         "input_size": list(size),
@@ -187,20 +229,18 @@ def steps(space: Space) -> int:
     return PASSES * len(every_layer(space))
 
 
-def _quantized(path: Path, channels: int) -> Path:
-    """The INT8 counterpart of a model, beside it; its ranges are those of random inputs."""
-    rng = np.random.default_rng(0)
-    shape = (2, CALIBRATION, CALIBRATION, channels)
-    result = path.with_suffix(".int8.onnx")
-    quantize(path, result, list(rng.integers(0, 256, shape, dtype=np.uint8)), "minmax")
-    return result
-
-
 # Checking
 
 
 def _predicted(space: SearchSpace[Any], genome: Genome, table: Mapping[ConvLayer, float]) -> float:
     return float(sum(table[layer] for layer in space.layers(space.decode(genome))))
+
+
+def _bias(net: nn.Module) -> None:
+    """As after training: the exporter leaves out biases that are 0."""
+    for name, parameter in net.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.1)
 
 
 @dataclass(frozen=True)
@@ -254,8 +294,10 @@ def table_error(
         for index, genome in enumerate(genomes):
             tick(0, f"exporting {space.id_of(genome)}")
             path = Path(folder) / f"{index}.onnx"
-            export(student_of(space.decode(genome)).folded(), path)
-            files = (_quantized(path, 3) if int8 else path,)
+            student = student_of(space.decode(genome)).folded()
+            _bias(student)
+            export(student, path)
+            files = (quantized_for_timing(path, 3) if int8 else path,)
             cases.append(_Timed(space.id_of(genome), files, (1, 3, *size)))
         measured = _milliseconds(cases, threads=threads, budget=NETWORK_BUDGET, tick=tick)
     predicted = [_predicted(space, genome, table) for genome in genomes]

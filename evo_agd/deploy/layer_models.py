@@ -7,6 +7,10 @@ one thread). So a layer stands between a cheap convolution that makes its input 
 at a thousandth of its output, and the same model without the layer says what those two take: 2 to
 6 % off. Behind an instance norm, which does not know the blocked layout, a layer pays in a network
 too, and stands alone (3 %).
+
+In INT8 the layout is channels last, and what FP32 does on the way takes a pass of its own: a
+leaky ReLU, and an addition, whose sum is quantized anew. So each layer is timed with just what
+follows it: an activation, an addition or neither. (A ReLU is the range of what is in front of it.)
 """
 
 from __future__ import annotations
@@ -26,7 +30,12 @@ from evo_agd.nets.elastic import SLOPE
 from evo_agd.space.cells import TAIL, CellSpace
 from evo_agd.space.cost import ConvLayer
 from evo_agd.space.layers import Layer, layer_convolutions
-from evo_agd.space.super_resolution import SuperResolutionSpace, block_layers, upsampler_layers
+from evo_agd.space.super_resolution import (
+    Block,
+    SuperResolutionSpace,
+    block_layers,
+    upsampler_layers,
+)
 from evo_agd.space.translation import QUARTER, TranslationArchitecture, TranslationSpace
 
 IR_VERSION = 10  # of ONNX, what goes with the operator set
@@ -37,10 +46,14 @@ class Place(Enum):
     """Where in its network a layer stands, and so what else of the network is timed with it.
 
     All that is no convolution (enlargements, shuffles, the last addition) is counted with a layer
-    that a member has exactly once where it has the other.
+    that a member has exactly once where it has the other; the activation behind the body is the
+    stem's.
     """
 
-    BODY = "between two convolutions"
+    BODY = "between two convolutions, with the activation behind it"
+    ADDED = "between two convolutions, with the addition to what the block was given"
+    GATE = "between two convolutions, with the sigmoid and what that is multiplied with"
+    PLAIN = "between two convolutions, with nothing"
     ALONE = "between two instance norms, or at an end beside one"
     STEM = "at the input"
     STEM_AND_BASE = "at the input; with the bilinear enlargement that the output is added to"
@@ -108,6 +121,11 @@ class _Graph:
     def activate(self, x: str, *, leaky: bool = True) -> str:
         return self.add("LeakyRelu", x, alpha=SLOPE) if leaky else self.add("Relu", x)
 
+    def added(self, x: str, y: str, *, leaky: bool) -> str:
+        """AGD's operators, which have ReLUs, have one behind their addition too."""
+        total = self.add("Add", y, x)
+        return total if leaky else self.activate(total, leaky=False)
+
     def enlarge(self, x: str, by: int, mode: str) -> str:
         """Nearest-neighbour or linear, as torch's exporter writes them."""
         if by == 1:
@@ -163,12 +181,17 @@ def probe(layer: ConvLayer, place: Place, scale: int, size: tuple[int, int]) -> 
         return Probe(graph.model(*outputs), None, (1, layer.c_in, height, width))
     before, within = _around(layer, place, scale)
     made = layer.c_in * before**2 if place == Place.SHUFFLED else layer.c_in
-    first = ConvLayer(3, made, 1)
     whole, rest = _Graph(3), _Graph(3)
-    output = within(whole, whole.convolve(INPUT, first))
-    without = rest.glance(rest.convolve(INPUT, first), made)
+    outputs = [within(whole, whole.convolve(INPUT, ConvLayer(3, made, 1), active=False))]
+    without = [rest.glance(rest.convolve(INPUT, ConvLayer(3, made, 1), active=False), made)]
+    if place == Place.ADDED:
+        other = ConvLayer(3, layer.c_out, 1)
+        carried = whole.convolve(INPUT, other, active=False)
+        total = whole.added(outputs[0], carried, leaky=layer.bias)
+        outputs = [whole.glance(total, layer.c_out)]
+        without.append(rest.glance(rest.convolve(INPUT, other, active=False), layer.c_out))
     shape = (1, 3, height // before, width // before)
-    return Probe(whole.model(output), rest.model(without), shape)
+    return Probe(whole.model(*outputs), rest.model(*without), shape)
 
 
 def _around(layer: ConvLayer, place: Place, scale: int) -> tuple[int, Callable[[_Graph, str], str]]:
@@ -178,16 +201,25 @@ def _around(layer: ConvLayer, place: Place, scale: int) -> tuple[int, Callable[[
     def body(graph: _Graph, x: str) -> str:
         return graph.glance(graph.convolve(x, layer), layer.c_out)
 
+    def added(graph: _Graph, x: str) -> str:
+        return graph.convolve(x, layer, active=False)
+
+    def gate(graph: _Graph, x: str) -> str:
+        gates = graph.add("Sigmoid", graph.convolve(x, layer, active=False))
+        return graph.glance(graph.add("Mul", x, gates), layer.c_out)
+
+    def plain(graph: _Graph, x: str) -> str:
+        return graph.glance(graph.convolve(x, layer, active=False), layer.c_out)
+
     def shuffle(graph: _Graph, x: str) -> str:
-        # The activation behind the body comes after an addition, so nothing absorbs it.
-        return graph.shuffle(graph.convolve(graph.activate(x), layer, active=False), scale)
+        return graph.shuffle(graph.convolve(x, layer, active=False), scale)
 
     def shuffled(graph: _Graph, x: str) -> str:
-        x = graph.activate(graph.shuffle(graph.activate(x), 2))
+        x = graph.activate(graph.shuffle(x, 2))
         return graph.shuffle(graph.convolve(x, layer, active=False), half)
 
     def nearest(graph: _Graph, x: str) -> str:
-        x = graph.enlarge(graph.activate(x), half, "nearest")
+        x = graph.enlarge(x, half, "nearest")
         return graph.glance(graph.convolve(x, layer), layer.c_out)
 
     def picture(graph: _Graph, x: str) -> str:
@@ -195,6 +227,9 @@ def _around(layer: ConvLayer, place: Place, scale: int) -> tuple[int, Callable[[
 
     return {
         Place.BODY: (1, body),
+        Place.ADDED: (1, added),
+        Place.GATE: (1, gate),
+        Place.PLAIN: (1, plain),
         Place.SHUFFLE: (1, shuffle),
         Place.SHUFFLED: (2, shuffled),
         Place.NEAREST: (half, nearest),
@@ -206,22 +241,41 @@ def _tail_places(kind: str, layers: Sequence[ConvLayer]) -> list[tuple[ConvLayer
     if kind == "shuffle":
         return [(layers[0], Place.SHUFFLE)]
     if kind == "shuffle_twice":
-        return [(layers[0], Place.BODY), (layers[1], Place.SHUFFLED)]
+        return [(layers[0], Place.PLAIN), (layers[1], Place.SHUFFLED)]
     first, *full, last = layers
     return [(first, Place.NEAREST), *((f, Place.BODY) for f in full), (last, Place.PICTURE)]
+
+
+def _block_places(block: Block, features: int) -> list[tuple[ConvLayer, Place]]:
+    *before, last = block_layers(block, features)
+    found = [Place.BODY] * len(before)
+    if block.operator == "gated" and block.kernel > 1:
+        found[-1] = Place.GATE
+    if block.operator == "separable" and block.kernel > 1:
+        found = [Place.PLAIN, Place.BODY, Place.PLAIN]
+    return [*zip(before, found, strict=True), (last, Place.ADDED)]
 
 
 def _super_resolution(space: SuperResolutionSpace) -> list[tuple[ConvLayer, Place]]:
     found = [(ConvLayer(3, f, 3), Place.STEM_AND_BASE) for f in space.features]
     for features in space.features:
         for block in space.blocks():
-            found += [(layer, Place.BODY) for layer in block_layers(block, features)]
+            found += _block_places(block, features)
     for features in space.features:
         for kind in space.upsamplers:
             for width in space.upsampler_widths:
                 tail = upsampler_layers(kind, features, width, space.scale)
                 found += _tail_places(kind, tail)
     return found
+
+
+def _layer_places(layer: Layer, c_in: int) -> list[tuple[ConvLayer, Place]]:
+    found = layer_convolutions(layer, c_in)
+    if layer.operator in ("conv1x1", "conv3x3"):
+        return [(found[0], Place.BODY)]
+    last = 1 if layer.operator == "residual" else 2
+    kinds = [Place.BODY] * last + [Place.ADDED] + [Place.PLAIN] * (len(found) - last - 1)
+    return list(zip(found, kinds, strict=True))
 
 
 def _cells(space: CellSpace) -> list[tuple[ConvLayer, Place]]:
@@ -233,8 +287,8 @@ def _cells(space: CellSpace) -> list[tuple[ConvLayer, Place]]:
     for c_ins, c_outs in inner:
         for c_in in c_ins:
             for layer in (Layer(o, w) for o in space.operators for w in c_outs):
-                found += [(conv, Place.BODY) for conv in layer_convolutions(layer, c_in)]
-    found.append((ConvLayer(space.features, space.features, 3), Place.BODY))
+                found += _layer_places(layer, c_in)
+    found.append((ConvLayer(space.features, space.features, 3), Place.ADDED))
     tail = upsampler_layers(TAIL, space.features, space.features, space.scale)
     return found + _tail_places(TAIL, tail)
 

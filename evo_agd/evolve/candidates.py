@@ -30,12 +30,23 @@ class Candidate:
     violation: float
     generation: int
     seconds: float
+    failed: str = ""
+    """Why it has no figures, if it has none."""
+    raced_out: bool = False
+    """Scored on less than everything, and dominated there."""
 
 
 def cost_values(cost: Cost) -> dict[str, float]:
     """The analytic objectives by name."""
-    values = {"gmacs": cost.gmacs, "params": cost.params, "memory_mb": cost.memory_mb}
-    return values if cost.latency_ms is None else values | {"latency_ms": cost.latency_ms}
+    values = {
+        "gmacs": cost.gmacs,
+        "params": cost.params,
+        "memory_mb": cost.memory_mb,
+        "int8_memory_mb": cost.int8_memory_mb,
+        "latency_ms": cost.latency_ms,
+        "latency_int8_ms": cost.latency_int8_ms,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def violation(values: Mapping[str, float], constraints: Mapping[Any, Bound]) -> float:

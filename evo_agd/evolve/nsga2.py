@@ -2,86 +2,58 @@
 
 Individuals never leave the driver; evaluation elsewhere sees tuples and returns floats. DEAP's own
 operators draw from Python's global generator and its tournament wants multiples of four, so the
-draws here are ours, from one generator that the search owns.
+draws here are ours, from one generator that the search owns. DEAP's sorting into fronts takes tens
+of milliseconds, so moocore's does that; both find the same fronts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from deap.base import Fitness
-from deap.tools import selNSGA2, sortNondominated
 from deap.tools.emo import assignCrowdingDist
+from moocore import pareto_rank
 
-from evo_agd.config.settings import MAXIMISED
-from evo_agd.evolve.candidates import Candidate
+from evo_agd.evolve.candidates import Candidate, minimised
+from evo_agd.evolve.variation import CROSSOVERS, cross, mutate
 from evo_agd.space.genes import Genome, SearchSpace
 
-
-class ConstrainedFitness(Fitness):  # type: ignore[misc]
-    """DEAP's fitness with Deb's constrained domination.
-
-    A feasible one dominates every infeasible one; of two infeasible ones the one nearer to the
-    feasible region dominates. (DEAP's class of this name cannot be hashed, which its own sorting
-    needs, and tells no infeasible one from another.)
-    """
-
-    violation = 0.0
-    crowding_dist = 0.0
-
-    def dominates(self, other: ConstrainedFitness, obj: slice = slice(None)) -> bool:
-        if self.violation or other.violation:
-            return self.violation < other.violation
-        return bool(super().dominates(other, obj))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ConstrainedFitness) and (
-            (self.wvalues, self.violation) == (other.wvalues, other.violation)
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.wvalues, self.violation))
+DEFAULT_CROSSOVERS = ("uniform", "two_point", "blend")
 
 
-def fitness_class(objectives: Sequence[str]) -> type[ConstrainedFitness]:
-    """A fitness with the sign of each objective."""
-    weights = tuple(1.0 if o in MAXIMISED else -1.0 for o in objectives)
-    return type("Fitness", (ConstrainedFitness,), {"weights": weights})
+@cache
+def minimising(objectives: int) -> type[Any]:
+    """DEAP's fitness of so many objectives of which less is better."""
+    return type("Minimising", (Fitness,), {"weights": (-1.0,) * objectives})
 
 
 class Individual:
-    """A candidate as DEAP sees it."""
+    """A candidate as DEAP sees it.
 
-    def __init__(
-        self, candidate: Candidate, objectives: Sequence[str], fitness: type[ConstrainedFitness]
-    ) -> None:
+    Args:
+        values: its objectives as less is better, on any scale.
+    """
+
+    def __init__(self, candidate: Candidate, values: Sequence[float]) -> None:
         self.candidate = candidate
-        self.fitness = fitness(tuple(candidate.values[o] for o in objectives))
-        self.fitness.violation = candidate.violation
+        self.fitness = minimising(len(values))(tuple(values))
 
 
-def crossover(a: Genome, b: Genome, rng: np.random.Generator) -> Genome:
-    """Uniform crossover: each gene from either parent with equal chance."""
-    take = rng.random(len(a)) < 0.5
-    return tuple(x if t else y for x, y, t in zip(a, b, take, strict=True))
+def levels(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[int]:
+    """The front of each under Deb's constrained domination, the first is 0.
 
-
-def mutate(
-    genome: Genome, space: SearchSpace[Any], chance: float, rng: np.random.Generator
-) -> Genome:
-    """Give each active gene another value with this chance, and at least one of them."""
-    active = [i for i, on in enumerate(space.active(genome)) if on]
-    movable = [i for i in active if len(space.genes[i].choices) > 1]
-    if not movable:
-        return genome
-    chosen = [i for i in movable if rng.random() < chance] or [int(rng.choice(movable))]
-    values = list(genome)
-    for i in chosen:
-        step = int(rng.integers(1, len(space.genes[i].choices)))
-        values[i] = (values[i] + step) % len(space.genes[i].choices)
-    return space.canonical(tuple(values))
+    A feasible one dominates every infeasible one; of two infeasible ones the one nearer to the
+    feasible region dominates.
+    """
+    feasible = [c for c in candidates if c.violation == 0.0]
+    fronts = iter(pareto_rank(minimised(feasible, objectives)).tolist() if feasible else ())
+    amounts = sorted({c.violation for c in candidates if c.violation > 0.0})
+    found = [-1 if c.violation > 0.0 else int(next(fronts)) for c in candidates]
+    behind = {amount: max(found, default=-1) + 1 + n for n, amount in enumerate(amounts)}
+    return [behind.get(c.violation, level) for c, level in zip(candidates, found, strict=True)]
 
 
 class Nsga2:
@@ -89,7 +61,9 @@ class Nsga2:
 
     Args:
         crossover_chance: of a child to have two parents.
-        mutation_chance: of each active gene to change.
+        mutation_chance: of each active gene to change; one does where a child is like a parent.
+        crossovers: names in :data:`~evo_agd.evolve.variation.CROSSOVERS`; each child of two
+            parents takes any of them.
     """
 
     def __init__(
@@ -99,24 +73,29 @@ class Nsga2:
         *,
         crossover_chance: float,
         mutation_chance: float,
+        crossovers: Sequence[str] = DEFAULT_CROSSOVERS,
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
-        self.fitness = fitness_class(objectives)
         self.crossover_chance = crossover_chance
         self.mutation_chance = mutation_chance
+        self.crossovers = [CROSSOVERS[name] for name in crossovers]
 
     def select(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-        """The ``count`` survivors: whole fronts first, then the least crowded."""
-        individuals = [Individual(c, self.objectives, self.fitness) for c in candidates]
-        return [i.candidate for i in selNSGA2(individuals, min(count, len(individuals)))]
+        """The ``count`` survivors: whole fronts first, then the least crowded of the next."""
+        chosen: list[Candidate] = []
+        for members in self._fronts(candidates):
+            room = count - len(chosen)
+            if room < len(members):
+                # Stable, as DEAP's: the earlier of two that are equally crowded.
+                members.sort(key=lambda i: -float(i.fitness.crowding_dist))
+            chosen += [i.candidate for i in members[: max(0, room)]]
+        return chosen
 
     def ranks(self, population: Sequence[Candidate]) -> list[tuple[int, float]]:
         """(front number, negated crowding distance) of each; less is better."""
-        individuals = [Individual(c, self.objectives, self.fitness) for c in population]
         found: dict[str, tuple[int, float]] = {}
-        for level, members in enumerate(sortNondominated(individuals, len(individuals))):
-            assignCrowdingDist(members)
+        for level, members in enumerate(self._fronts(population)):
             for i in members:
                 found[i.candidate.id] = (level, -float(i.fitness.crowding_dist))
         return [found[c.id] for c in population]
@@ -133,7 +112,23 @@ class Nsga2:
             a, b = (int(rng.integers(len(population))) for _ in range(2))
             return population[a if ranks[a] <= ranks[b] else b].genome
 
-        genome = parent()
+        mother = child = parent()
+        father = None
         if rng.random() < self.crossover_chance:
-            genome = self.space.canonical(crossover(genome, parent(), rng))
-        return mutate(genome, self.space, self.mutation_chance, rng)
+            father = parent()
+            kind = self.crossovers[int(rng.integers(len(self.crossovers)))]
+            child = cross(mother, father, self.space, kind, rng)
+        # What is new already need not change again: it may be the best of both.
+        always = child in (mother, father)
+        return mutate(child, self.space, self.mutation_chance, rng, always=always)
+
+    def _fronts(self, candidates: Sequence[Candidate]) -> list[list[Individual]]:
+        """The fronts in order, each with its crowding distances."""
+        found = levels(candidates, self.objectives)
+        fronts: list[list[Individual]] = [[] for _ in range(max(found, default=-1) + 1)]
+        rows = minimised(candidates, self.objectives).tolist()
+        for candidate, level, row in zip(candidates, found, rows, strict=True):
+            fronts[level].append(Individual(candidate, row))
+        for members in fronts:
+            assignCrowdingDist(members)
+        return fronts

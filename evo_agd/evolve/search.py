@@ -1,16 +1,16 @@
-"""The search itself: generations, their record, and how to go on from it."""
+"""The search itself: generations, each bred while the one before is still being scored."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from evo_agd.config.settings import Bound, Evolution
+from evo_agd.config.settings import MAXIMISED, Bound, Evolution
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import (
     Candidate,
@@ -21,93 +21,47 @@ from evo_agd.evolve.candidates import (
     violation,
     volume,
 )
-from evo_agd.evolve.nsga2 import Nsga2
+from evo_agd.evolve.nsga2 import levels
+from evo_agd.evolve.nsga3 import algorithm
+from evo_agd.evolve.proposals import Proposals
+from evo_agd.evolve.scoring import Scored
+from evo_agd.evolve.state import Brood, SearchState, scored
 from evo_agd.space.genes import Genome, SearchSpace
 
 log = logging.getLogger(__name__)
 
-SEARCH = 2  # random-stream key of the search
-TRIES = 200  # draws per wanted genome before a space counts as used up
+SEARCH = 6  # random-stream key of the search
+AHEAD = 2  # broods under way: one that is scored, and one bred without waiting for it
+QUICK = "_quick"  # behind the names of figures on less than everything
+GROWTH = 1e-3  # relative growth of the hypervolume that counts as progress
+
+Tick = Callable[[int, str], None]
+Race = Callable[[Sequence[Scored]], Sequence[int]]
 
 
-class Scorer(Protocol):
-    """Scores genomes: yields (index, figures by name, seconds), in whatever order they end."""
+class Pool(Protocol):
+    """Scores genomes; :class:`evo_agd.evolve.workers.Workers` is one."""
 
-    def __call__(
-        self, genomes: Sequence[Genome], /
-    ) -> Iterator[tuple[int, dict[str, float], float]]: ...
+    def submit(self, genomes: Sequence[Genome], *, race: Race | None = None) -> None:
+        """Hand genomes in. With a race they are scored on less first, and then only whom it lets
+        through on everything."""
 
-
-@dataclass
-class SearchState:
-    """Everything that a search is at the end of a generation; JSON both ways."""
-
-    generation: int = 0
-    population: list[str] = field(default_factory=list)
-    candidates: list[Candidate] = field(default_factory=list)
-    generator: dict[str, Any] = field(default_factory=dict)
-    volumes: list[tuple[int, float]] = field(default_factory=list)
-    """Evaluations so far and hypervolume, per generation."""
-    box: tuple[list[float], list[float]] | None = None
-    """Reference and ideal point of the hypervolume, fixed by the first generation."""
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "generation": self.generation,
-                "population": self.population,
-                "generator": self.generator,
-                "volumes": self.volumes,
-                "box": self.box,
-                "candidates": [
-                    {
-                        "id": c.id,
-                        "genome": c.genome,
-                        "values": dict(c.values),
-                        "violation": c.violation,
-                        "generation": c.generation,
-                        "seconds": c.seconds,
-                    }
-                    for c in self.candidates
-                ],
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> SearchState:
-        raw = json.loads(text)
-        candidates = [Candidate(**{**c, "genome": tuple(c["genome"])}) for c in raw["candidates"]]
-        volumes = [(int(n), float(v)) for n, v in raw["volumes"]]
-        return cls(
-            raw["generation"],
-            raw["population"],
-            candidates,
-            raw["generator"],
-            volumes,
-            raw["box"] and (raw["box"][0], raw["box"][1]),
-        )
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The history, one row per evaluated architecture."""
-        return [
-            {
-                "generation": c.generation,
-                "id": c.id,
-                "genome": " ".join(map(str, c.genome)),
-                **c.values,
-                "violation": c.violation,
-                "seconds": round(c.seconds, 4),
-            }
-            for c in self.candidates
-        ]
+    def collect(self, tick: Callable[[int], None] = ...) -> list[Scored]:
+        """What came of the oldest submission."""
 
 
 class Search:
-    """NSGA-II over a space, one generation at a time.
+    """NSGA-II, or NSGA-III from four objectives on, over a space.
+
+    A brood of children is bred from what is known, handed in to be scored, and integrated once all
+    of it is there, in the order in which broods were bred. The next brood is bred before that, so
+    that workers do not wait for the driver or for the slowest among them; what it is bred from does
+    not depend on who was when ready with what.
 
     Args:
         seed: with the same scores, the same seed gives the same front.
-        score: the measured objectives of genomes.
+        pool: scores genomes.
+        start: genomes that the first brood begins with.
         keep: called with the state after each generation, to store it.
         tick: called with (evaluations done, note).
     """
@@ -120,24 +74,29 @@ class Search:
         constraints: Mapping[Any, Bound],
         *,
         seed: int,
-        score: Scorer,
+        pool: Pool,
+        start: Sequence[Genome] = (),
         keep: Callable[[SearchState], None] = lambda state: None,
-        tick: Callable[[int, str], None] = lambda done, note: None,
+        tick: Tick = lambda done, note: None,
     ) -> None:
         self.space = space
         self.settings = settings
         self.objectives = tuple(objectives)
         self.constraints = constraints
         self.seed = seed
-        self.score = score
+        self.pool = pool
         self.keep = keep
         self.tick = tick
-        self.nsga2 = Nsga2(
+        self.offspring = settings.offspring or -(-settings.population // 2)
+        self.algorithm = algorithm(
             space,
             objectives,
+            population=settings.population,
             crossover_chance=settings.crossover,
             mutation_chance=settings.mutation,
+            crossovers=settings.crossovers,
         )
+        self.proposals = Proposals(space, self.algorithm, constraints, start)
 
     def run(self, state: SearchState | None = None) -> SearchState:
         """Search until the budget or the space is used up, from ``state`` if there is one."""
@@ -146,106 +105,135 @@ class Search:
         if state.generator:
             rng.bit_generator.state = state.generator
         known = {c.genome for c in state.candidates}
-        while len(state.candidates) < self.settings.evaluations:
-            wanted = min(
-                self.settings.population, self.settings.evaluations - len(state.candidates)
-            )
-            genomes = self._propose(state, wanted, known, rng)
+        for brood in state.pending:
+            known.update(brood.genomes)
+            self._submit(state, brood)
+        while True:
+            self._breed(state, known, rng)
+            if state.candidates:
+                self.keep(state)
+            if not state.pending:
+                return state
+            self._integrate(state)
+
+    def _breed(self, state: SearchState, known: set[Genome], rng: np.random.Generator) -> None:
+        """Have two broods under way, as long as there is a budget."""
+        left = self.settings.evaluations - len(known)
+        while len(state.pending) < AHEAD and left > 0 and not self._stands_still(state):
+            by_id = {c.id: c for c in state.candidates}
+            population = [by_id[name] for name in state.population]
+            genomes = self.proposals(population, min(self.offspring, left), known, rng)
+            state.generator = dict(rng.bit_generator.state)
             if not genomes:
                 log.info("no new architecture left to try: the space is used up")
                 break
             known.update(genomes)
-            fresh = self._evaluate(genomes, state.generation, len(state.candidates))
-            by_id = {c.id: c for c in state.candidates}
-            parents = [by_id[name] for name in state.population]
-            survivors = self.nsga2.select([*parents, *fresh], self.settings.population)
-            state.candidates += fresh
-            state.population = [c.id for c in survivors]
-            state.generation += 1
-            state.generator = dict(rng.bit_generator.state)
-            self._measure(state)
-            self.keep(state)
-        return state
+            left -= len(genomes)
+            brood = Brood(tuple(genomes), len(state.candidates))
+            state.pending.append(brood)
+            self._submit(state, brood)
 
-    def _affordable(self, genome: Genome) -> bool:
-        return violation(cost_values(self.space.cost(genome)), self.constraints) == 0.0
+    def _submit(self, state: SearchState, brood: Brood) -> None:
+        race = None
+        if self.settings.racing is not None:
+            race = partial(self._through, scored(state.candidates[: brood.known]), brood)
+        self.pool.submit(brood.genomes, race=race)
 
-    def _propose(
-        self, state: SearchState, wanted: int, known: set[Genome], rng: np.random.Generator
-    ) -> list[Genome]:
-        """New genomes that keep the constraints on cost; fewer where there are no more."""
+    def _through(
+        self, veterans: Sequence[Candidate], brood: Brood, quick: Sequence[Scored]
+    ) -> list[int]:
+        """Who of a brood is to be scored on everything: whom nobody dominates by quick scores.
+
+        They race against each other, and against what was known when they were bred.
+        """
+        running = [place for place, result in enumerate(quick) if result.figures is not None]
+        everyone = [
+            self._candidate(brood.genomes[place], replace(quick[place], quick={}), 0)
+            for place in running
+        ]
+        for c in veterans:
+            values = {k: c.values.get(k + QUICK, v) for k, v in c.values.items()}
+            everyone.append(replace(c, values=values))
+        found = levels(everyone, self.objectives)
+        return [place for place, level in zip(running, found, strict=False) if level == 0]
+
+    def _integrate(self, state: SearchState) -> None:
+        """Wait for the oldest brood and let it compete."""
+        brood, before, generation = state.pending[0], len(state.candidates), state.generation
+        found = self.pool.collect(
+            lambda done: self.tick(before + done, f"generation {generation + 1}")
+        )
+        fresh = [
+            self._candidate(genome, result, generation)
+            for genome, result in zip(brood.genomes, found, strict=True)
+        ]
         by_id = {c.id: c for c in state.candidates}
-        population = [by_id[name] for name in state.population]
-        ranks = self.nsga2.ranks(population)
-        found: list[Genome] = []
-        seen = set(known)
-        if not population:
-            extremes = sorted(self.space.smallest(), key=lambda g: self.space.cost(g).gmacs)
-            found += [g for g in extremes if self._affordable(g)][:1]
-            seen.update(found)
-        for attempt in range(TRIES * wanted):
-            if len(found) >= wanted:
-                break
-            if population:
-                genome = self.nsga2.child(population, ranks, rng)
-            elif attempt < TRIES:
-                genome = self.space.random(rng)
-            else:  # few uniform draws keep the constraints: lower one until it does
-                genome = self._lowered(self.space.random(rng), rng)
-            if genome not in seen and self._affordable(genome):
-                seen.add(genome)
-                found.append(genome)
-        return found
+        parents = [by_id[name] for name in state.population]
+        survivors = self.algorithm.select([*parents, *scored(fresh)], self.settings.population)
+        state.pending.pop(0)
+        state.candidates += fresh
+        state.population = [c.id for c in survivors]
+        state.generation += 1
+        self._measure(state)
 
-    def _lowered(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        """A member that keeps the constraints, at any cost from a third of the limit upwards."""
-        found = self.space.lowered(genome, self._affordable, rng)
-        if found is None:
-            return genome
-        limit = self.space.cost(found).gmacs * float(rng.uniform(1 / 3, 1))
-        lower = self.space.lowered(found, lambda g: self.space.cost(g).gmacs <= limit, rng)
-        return found if lower is None else lower
+    def _candidate(self, genome: Genome, result: Scored, generation: int) -> Candidate:
+        values = cost_values(self.space.cost(genome)) | (result.figures or {})
+        values |= {name + QUICK: value for name, value in (result.quick or {}).items()}
+        return Candidate(
+            self.space.id_of(genome),
+            genome,
+            values,
+            violation(values, self.constraints),
+            generation,
+            result.seconds,
+            failed=result.error,
+            raced_out=result.figures is None and not result.error,
+        )
 
-    def _evaluate(self, genomes: list[Genome], generation: int, before: int) -> list[Candidate]:
-        results: dict[int, Candidate] = {}
-        for index, figures, seconds in self.score(genomes):
-            genome = genomes[index]
-            values = cost_values(self.space.cost(genome)) | figures
-            broken = violation(values, self.constraints)
-            name = self.space.id_of(genome)
-            results[index] = Candidate(name, genome, values, broken, generation, seconds)
-            self.tick(before + len(results), f"generation {generation + 1}")
-        return [results[i] for i in range(len(genomes))]
+    def _stands_still(self, state: SearchState) -> bool:
+        patience = self.settings.patience
+        if patience is None or len(state.volumes) <= patience:
+            return False
+        before, now = state.volumes[-1 - patience][1], state.volumes[-1][1]
+        return before > 0.0 and now < before * (1 + GROWTH)
 
     def _measure(self, state: SearchState) -> None:
-        if state.box is None:
-            first = minimised(state.candidates, self.objectives)
-            reference = reference_point(state.candidates, self.objectives)
+        candidates = scored(state.candidates)
+        if state.box is None and candidates:
+            first = minimised(candidates, self.objectives)
+            reference = reference_point(candidates, self.objectives)
             spread = reference - first.min(axis=0)
             state.box = (reference.tolist(), (first.min(axis=0) - spread).tolist())
-        reference, ideal = (np.array(p) for p in state.box)
-        size = volume(state.candidates, self.objectives, reference, ideal)
+        size = 0.0
+        if state.box is not None:
+            reference, ideal = (np.array(p) for p in state.box)
+            size = volume(candidates, self.objectives, reference, ideal)
         state.volumes.append((len(state.candidates), size))
 
     def front(self, state: SearchState) -> list[Candidate]:
-        """The archive's front.
+        """The front of everything that was evaluated, the archive.
 
         Raises:
-            InputError: nothing that was evaluated keeps the constraints.
+            InputError: nothing that was evaluated keeps the constraints, or everything failed.
         """
-        members = front(state.candidates, self.objectives)
-        if not members:
-            asked = ", ".join(f"{k} {v.model_dump()}" for k, v in self.constraints.items())
-            best = {
-                o: (max if o == "psnr" else min)(c.values[o] for c in state.candidates)
-                for o in self.constraints
-            }
-            raise InputError(
-                "constraints",
-                f"some architecture that keeps {asked}",
-                f"none among {len(state.candidates)}; the best of each: {best}",
-            )
-        return members
+        candidates = scored(state.candidates)
+        members = front(candidates, self.objectives)
+        if members:
+            return members
+        if not candidates:
+            reasons = sorted({c.failed for c in state.candidates})
+            expected = "a supernet that its members can be scored on"
+            raise InputError("search", expected, f"all failed: {'; '.join(reasons)[:200]}")
+        asked = ", ".join(f"{k} {v.model_dump()}" for k, v in self.constraints.items())
+        best = {
+            o: (max if o in MAXIMISED else min)(c.values[o] for c in candidates)
+            for o in self.constraints
+        }
+        raise InputError(
+            "constraints",
+            f"some architecture that keeps {asked}",
+            f"none among {len(candidates)}; the best of each: {best}",
+        )
 
 
 def check_constraints(space: SearchSpace[Any], constraints: Mapping[Any, Bound]) -> None:

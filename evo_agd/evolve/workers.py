@@ -1,174 +1,377 @@
-"""Ray: starting it, and actors that score genomes on the supernet."""
+"""Ray actors that score genomes on the supernet, and the pool that keeps them busy.
+
+What crosses processes is tuples of integers and floats; supernet and validation pictures go to the
+object store once, where all workers of a node read the same copy.
+
+A worker that dies costs what it held, which others then do. A batch that a worker died over, or
+that failed, is done again genome by genome, so that one bad candidate is told from its
+neighbours; a genome that fails :data:`RETRIES` times alone is given up, with the reason.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from time import perf_counter
+import platform
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import ray
 import torch
-from ray.exceptions import RayActorError
+from numpy.typing import NDArray
+from ray.exceptions import OutOfMemoryError, RayActorError
 from torch import Tensor, nn
 
 from evo_agd.errors import InputError
+from evo_agd.evolve.scoring import Scored, Scorer, keep_memory
 from evo_agd.space.genes import Genome
-from evo_agd.train.distillation import score
 from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import Pair
 
 log = logging.getLogger(__name__)
 
-# Two evaluations in flight keep a worker busy while the driver handles the last one.
-AHEAD = 2
-RETRIES = 3  # of an evaluation whose worker died
+AHEAD = 2  # batches given to a worker: one to work on, one that waits behind it
+RETRIES = 3  # of one genome
+SHARE = 3  # a worker is first given a third of its part of what there is, then of the rest, ...
+DEATHS = 20  # of workers in a row without one result between them
+PATIENCE = 60.0  # seconds without any answer before the log says so
+
+Build = Callable[[], tuple[nn.Module, Callable[[Genome], Any]]]
+Race = Callable[[Sequence[Scored]], Sequence[int]]
+Extras = Mapping[str, Callable[[nn.Module], float]]
 
 
-def check_address(address: str) -> None:
-    """Knock at a cluster's door; Ray itself takes two minutes to find nobody in.
+@dataclass(frozen=True)
+class Resources:
+    """What a worker takes and how it computes.
 
-    Raises:
-        InputError: not an address, or nobody answers there.
+    Args:
+        gpus: of a GPU, 0.25 puts four workers on one; 0 for the CPU, on one core.
+        prefix_mb: megabytes of activations that it may keep.
     """
-    if address == "auto":
-        return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdecimal()):
-        raise InputError("--address", "HOST:PORT, ray://HOST:PORT or auto", address)
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise InputError("--address", f"a Ray cluster at {address}", error) from error
 
-
-@contextmanager
-def cluster(address: str | None, workers: int) -> Iterator[None]:
-    """A Ray of ``workers`` cores on this machine, or the cluster at ``address``."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    for name in ("ray", "ray.tune"):  # they explain themselves at length; what fails is raised
-        logging.getLogger(name).setLevel(logging.ERROR)
-    local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
-    ray.init(
-        address=address or "local",  # None would look for a cluster to join
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-        **({} if address else local),
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    bf16: bool
+    prefix_mb: float
+    gpus: float = 0.0
 
 
 class _Evaluator:
-    """Holds the supernet and the validation set; tuples in, floats out. One torch thread."""
+    """A worker: tuples in, floats out. One torch thread."""
 
-    def __init__(
-        self,
-        build: Callable[[], tuple[nn.Module, Callable[[Genome], Any]]],
-        stored: list[Any],
-        bf16: bool,
-    ) -> None:
+    def __init__(self, build: Build, stored: Sequence[Any], resources: Resources) -> None:
         torch.set_num_threads(1)
-        weights, validation, self.loss = ray.get(stored)
-        self.net, self.decode = build()
-        self.net.load_state_dict(weights)
-        self.net.eval().to(memory_format=torch.channels_last)
-        self.validation = validation
-        self.bf16 = bf16
+        keep_memory()
+        self.problem = bool(resources.gpus) and not torch.cuda.is_available()
+        if self.problem:
+            return
+        weights, validation, race, loss, extras = ray.get(list(stored))
+        net, decode = build()
+        net.load_state_dict(_tensors(weights), assign=True)
+        scorer = partial(
+            Scorer,
+            net,
+            decode,
+            loss=loss,
+            bf16=resources.bf16,
+            prefix_mb=resources.prefix_mb,
+            device="cuda" if resources.gpus else "cpu",
+        )
+        self.scorers = [scorer(validation, extras=extras), scorer(race)]
 
     def pid(self) -> int:
         """The worker's process."""
         return os.getpid()
 
-    def evaluate(self, genome: Genome) -> tuple[dict[str, float], float]:
-        """Objectives by name, and the seconds that they took."""
-        began = perf_counter()
-        path = self.decode(genome)
-        result = score(lambda x: self.net(x, path), self.validation, loss=self.loss, bf16=self.bf16)
-        return asdict(result), perf_counter() - began
+    def evaluate(self, genomes: Sequence[Genome], quick: bool) -> tuple[list[Scored], float]:
+        """What came of each, and the seconds spent inside the network.
+
+        Raises:
+            InputError: a GPU was asked for, and torch finds none where this worker is.
+        """
+        if self.problem:  # not told on construction, where Ray would make another error of it
+            expected = "nodes with GPUs that their torch can use"
+            raise InputError("compute.gpus_per_worker", expected, f"none on {platform.node()}")
+        scorer = self.scorers[quick]
+        before = scorer.network_seconds
+        found = scorer.score(genomes)
+        return found, scorer.network_seconds - before
+
+
+def _arrays(weights: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    """Weights as the object store shares them: contiguous arrays, channels last."""
+    return {
+        name: np.ascontiguousarray((w.permute(0, 2, 3, 1) if w.dim() == 4 else w).numpy())
+        for name, w in weights.items()
+    }
+
+
+def _tensors(arrays: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+    """Views of what :func:`_arrays` stored, nothing copied; they must not be written to."""
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the object store's memory is not to be written to
+        for name, array in arrays.items():
+            tensor = torch.from_numpy(array)
+            found[name] = tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 else tensor
+    return found
+
+
+@dataclass
+class _Batch:
+    """Places of one submission, given to one worker at once."""
+
+    submission: _Submission
+    places: list[int]
+    quick: bool
+
+
+class _Submission:
+    """Genomes handed in together.
+
+    Args:
+        order: their places, those that share a front together.
+        workers: how many there are; each has a part of its own, so that neighbours go to one.
+    """
+
+    def __init__(
+        self, genomes: Sequence[Genome], order: Sequence[int], workers: int, race: Race | None
+    ) -> None:
+        self.genomes = genomes
+        self.order = order
+        self.workers = workers
+        self.race = race
+        self.quick = race is not None
+        self.found: dict[int, Scored] = {}
+        self.raced: dict[int, Scored] = {}
+        self.attempts: Counter[int] = Counter()
+        self.alone: deque[int] = deque()
+        """To be done one by one, after a failure."""
+        self.parts: list[deque[int]] = []
+        self._deal(order)
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is there."""
+        return not self.quick and len(self.found) == len(self.genomes)
+
+    def take(self, worker: int) -> list[int]:
+        """The next places for a worker; none if all are given out."""
+        if self.alone:
+            return [self.alone.popleft()]
+        part = self.parts[worker % len(self.parts)]
+        if part:
+            return [part.popleft() for _ in range(-(-len(part) // SHARE))]
+        longest = max(self.parts, key=len)  # help the one that has most left, from its end
+        return [longest.pop()] if longest else []
+
+    def put(self, place: int, scored: Scored) -> None:
+        """Note a result; when the last quick one is there, let the others start."""
+        if not self.quick:
+            before = self.raced.get(place)
+            if before is not None:
+                seconds = scored.seconds + before.seconds
+                scored = replace(scored, quick=before.figures, seconds=seconds)
+            self.found[place] = scored
+            return
+        self.raced[place] = scored
+        if len(self.raced) < len(self.genomes):
+            return
+        assert self.race is not None
+        results = [self.raced[i] for i in range(len(self.genomes))]
+        through = set(self.race(results))
+        for i, result in enumerate(results):
+            if i not in through:
+                self.found[i] = replace(result, figures=None, quick=result.figures)
+        self.quick = False
+        self.attempts.clear()
+        self._deal([i for i in self.order if i in through])
+
+    def _deal(self, places: Sequence[int]) -> None:
+        parts = np.array_split(np.array(places, dtype=int), self.workers)
+        self.parts = [deque(part.tolist()) for part in parts]
 
 
 class Workers:
-    """A pool of evaluators; scores genomes and yields results as they come.
-
-    A worker that dies is replaced, and what it held is given to another.
+    """A pool of workers to which genomes are submitted, and which answers in order.
 
     Args:
+        count: of workers; None for as many as there is room for.
         build: makes the empty supernet and the function from genome to path, in the worker.
-        weights, validation, loss: go to the object store once.
+        weights, validation, race, loss, extras: go to the object store once; ``race`` are the
+            pictures of quick scores, ``extras`` see :class:`~evo_agd.evolve.scoring.Scorer`.
+        order: sorts genomes so that those that share a front stand together.
+
+    Raises:
+        InputError: GPUs are asked for, and no node has any.
+
+    Attributes:
+        network_seconds, busy_seconds: that workers spent inside the network, and scoring at all.
     """
 
     def __init__(
         self,
-        count: int,
-        build: Callable[[], tuple[nn.Module, Callable[[Genome], Any]]],
+        count: int | None,
+        build: Build,
         weights: dict[str, Tensor],
         validation: Sequence[Pair],
         *,
         loss: DistillationLoss,
-        bf16: bool,
+        resources: Resources,
+        order: Callable[[Genome], Any],
+        race: Sequence[Pair] = (),
+        extras: Extras = MappingProxyType({}),
     ) -> None:
-        self.kind = ray.remote(num_cpus=1)(_Evaluator)
-        stored = [ray.put(weights), ray.put(list(validation)), ray.put(loss)]
-        self.arguments = (build, stored, bf16)
-        self.successors: dict[Any, Any] = {}
-        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-        # An actor that no core is free for would wait, with the genomes that it was given.
-        count = max(1, min(count, int(free.get("CPU", 1))))
-        self.actors: list[Any] = [self.kind.remote(*self.arguments) for _ in range(count)]
+        self.order = order
+        self.kind: Any = ray.remote(num_cpus=1, num_gpus=resources.gpus)(_Evaluator)
+        shared = (_arrays(weights), list(validation), list(race), loss, dict(extras))
+        stored = [ray.put(v) for v in shared]
+        self.arguments = (build, stored, resources)
+        self.actors: list[Any] = []
+        self.starting: dict[Any, int] = {}
+        self.running: dict[Any, tuple[_Batch, int]] = {}
+        self.waiting: deque[_Submission] = deque()
+        self.deaths = 0
+        self.network_seconds = self.busy_seconds = 0.0
+        for number in range(_places(count, resources.gpus)):
+            self.actors.append(None)
+            self._start(number)
 
-    def __call__(
-        self, genomes: Sequence[Genome], /
-    ) -> Iterator[tuple[int, dict[str, float], float]]:
-        """Yield (index, objectives, seconds) of each genome, in the order in which they end.
+    def _start(self, number: int) -> None:
+        """Put a new actor in a place; it is given work when it answers, wherever that may be."""
+        actor = self.actors[number] = self.kind.remote(*self.arguments)
+        self.starting[actor.pid.remote()] = number
+
+    def submit(self, genomes: Sequence[Genome], *, race: Race | None = None) -> None:
+        """Hand genomes in; :meth:`collect` gives their results in the order of submissions.
+
+        Args:
+            race: with it all are scored on the race's pictures first, and then, on all pictures,
+                only the places that it returns for these scores.
+        """
+        order = sorted(range(len(genomes)), key=lambda i: self.order(genomes[i]))
+        self.waiting.append(_Submission(genomes, order, len(self.actors), race))
+        self._feed()
+
+    def collect(self, tick: Callable[[int], None] = lambda done: None) -> list[Scored]:
+        """What came of the oldest submission's genomes, in their order.
+
+        Args:
+            tick: called with the number of its results that are there.
 
         Raises:
-            RuntimeError: workers died again and again over one genome.
+            RuntimeError: workers die as fast as they are started.
         """
-        waiting = deque(enumerate(genomes))
-        running: dict[Any, tuple[int, Any]] = {}
-        deaths = [0] * len(genomes)
+        oldest = self.waiting[0]
+        tick(len(oldest.found))
+        while not oldest.done:
+            self._feed()
+            open_references = [*self.starting, *self.running]
+            done, _ = ray.wait(open_references, num_returns=1, timeout=PATIENCE)
+            if not done:
+                log.warning("no answer from %d workers for a while", len(self.actors))
+            for reference in done:
+                self._receive(reference)
+            tick(len(oldest.found))
+        self.waiting.popleft()
+        return [oldest.found[place] for place in range(len(oldest.genomes))]
 
-        def submit(actor: Any) -> None:
-            if waiting:
-                index, genome = waiting.popleft()
-                running[actor.evaluate.remote(genome)] = (index, actor)
+    def _feed(self) -> None:
+        """Give every worker that is there something to do and something that waits."""
+        held = Counter(number for _, number in self.running.values())
+        absent = set(self.starting.values())
+        for number, actor in enumerate(self.actors):
+            for _ in range(AHEAD - held[number] if number not in absent else 0):
+                batch = self._next(number)
+                if batch is None:
+                    break
+                genomes = [batch.submission.genomes[place] for place in batch.places]
+                reference = actor.evaluate.remote(genomes, batch.quick)
+                self.running[reference] = (batch, number)
 
-        for actor in self.actors * AHEAD:
-            submit(actor)
-        while running:
-            done, _ = ray.wait(list(running), num_returns=1)
-            index, actor = running.pop(done[0])
-            try:
-                figures, seconds = ray.get(done[0])
-            except RayActorError as error:
-                deaths[index] += 1
-                if deaths[index] > RETRIES:
-                    raise RuntimeError(f"workers keep dying over {genomes[index]}") from error
-                log.warning("a worker died; %s is evaluated again", genomes[index])
-                waiting.append((index, genomes[index]))
-                submit(self._replacement(actor))
-                continue
-            submit(actor)
-            yield index, figures, seconds
+    def _next(self, worker: int) -> _Batch | None:
+        for submission in self.waiting:
+            if places := submission.take(worker):
+                return _Batch(submission, places, submission.quick)
+        return None
 
-    def _replacement(self, dead: Any) -> Any:
-        """The actor in a dead one's place, started once however many evaluations it held."""
-        if dead in self.actors:
-            place = self.actors.index(dead)
-            self.actors[place] = self.kind.remote(*self.arguments)
-            self.successors[dead] = self.actors[place]
-        return self.successors[dead]
+    def _receive(self, reference: Any) -> None:
+        """Take what a worker has done, or find it dead."""
+        number = self.starting.pop(reference, None)
+        if number is None and reference not in self.running:
+            return
+        batch = None
+        if number is None:
+            batch, number = self.running.pop(reference)
+        try:
+            answer = ray.get(reference)
+        except (RayActorError, OutOfMemoryError) as error:
+            self._died(number, batch, error)
+            return
+        if batch is None:
+            return
+        self.deaths = 0
+        found, seconds = answer
+        self.network_seconds += seconds
+        self.busy_seconds += sum(scored.seconds for scored in found)
+        for place, scored in zip(batch.places, found, strict=True):
+            if scored.figures is None:
+                self._failed(batch.submission, place, scored)
+            else:
+                batch.submission.put(place, scored)
+
+    def _failed(self, submission: _Submission, place: int, scored: Scored) -> None:
+        submission.attempts[place] += 1
+        if submission.attempts[place] >= RETRIES:
+            log.warning("%s failed: %s", submission.genomes[place], scored.error)
+            submission.put(place, scored)
+        else:
+            submission.alone.append(place)
+
+    def _died(self, number: int, batch: _Batch | None, error: Exception) -> None:
+        """Start another worker in its place and have others do what it held.
+
+        Raises:
+            RuntimeError: workers die as fast as they are started.
+        """
+        self.deaths += 1
+        if self.deaths > DEATHS:
+            raise RuntimeError(f"workers die as fast as they are started: {error}") from error
+        self._start(number)
+        held = [(r, b) for r, (b, other) in self.running.items() if other == number]
+        for reference, _ in held:
+            del self.running[reference]
+        if batch is None and not held:
+            return
+        # What it worked on, or may have; what waited behind that is not to blame.
+        first, *behind = [*([batch] if batch else []), *(b for _, b in held)]
+        done_again = len(first.places) + sum(len(b.places) for b in behind)
+        log.warning("a worker died; %d evaluations are done again", done_again)
+        if len(first.places) == 1:
+            self._failed(first.submission, first.places[0], Scored(None, 0.0, "its worker died"))
+        else:
+            first.submission.alone.extend(first.places)
+        for other in behind:
+            other.submission.alone.extend(other.places)
 
     def close(self) -> None:
         """Free the actors."""
         for actor in self.actors:
             ray.kill(actor)
+
+
+def _places(count: int | None, gpus: float) -> int:
+    """How many workers to start: ``count``, or as many as the nodes have room for."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room = int(there.get("CPU", 1))
+    if gpus:
+        room = min(room, int(there.get("GPU", 0) / gpus))
+        if room < 1:
+            expected = f"nodes with {gpus:g} of a GPU free"
+            raise InputError("compute.gpus_per_worker", expected, "none in this Ray")
+    return max(1, room if count is None else min(count, room))

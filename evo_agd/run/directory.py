@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -125,15 +124,6 @@ class RunDirectory:
         except ValueError as error:
             raise InputError(self.front, "JSON", error) from error
         return members
-
-    def write_history(self, rows: list[dict[str, Any]]) -> None:
-        """Replace the history."""
-        buffer = io.StringIO()
-        if rows:
-            writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        write_text(self.history, buffer.getvalue())
 
     def read_history(self) -> list[dict[str, str]]:
         """The rows of the history, all values as text; none before the first generation."""

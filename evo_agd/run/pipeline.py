@@ -6,7 +6,6 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evo_agd.config import Settings, TranslationSettings
-from evo_agd.deploy.latency_table import read_table
+from evo_agd.deploy.latency_table import read_tables
 from evo_agd.deploy.measures import (
     Measures,
     SuperResolutionMeasures,
@@ -25,23 +24,25 @@ from evo_agd.deploy.measures import (
 from evo_agd.deploy.students import calibration_inputs, finish_student
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate, cost_values
-from evo_agd.evolve.search import Search, SearchState, check_constraints
-from evo_agd.evolve.workers import Workers, check_address, cluster
-from evo_agd.files import write_json, write_text
-from evo_agd.nets.build import builder, space_of, supernet_of
+from evo_agd.evolve.cluster import address_of, check_address, cluster
+from evo_agd.evolve.search import Search, check_constraints
+from evo_agd.evolve.state import SearchState
+from evo_agd.evolve.workers import Workers
+from evo_agd.files import write_json
+from evo_agd.nets.build import space_of, supernet_of
 from evo_agd.nets.students import write_weights
 from evo_agd.progress import bar
 from evo_agd.report.page import write_page
 from evo_agd.report.sheet import write_sheet
 from evo_agd.run.directory import RunDirectory
 from evo_agd.run.inputs import Inputs
+from evo_agd.run.searching import first_genomes, pool_of
 from evo_agd.space.genes import Genome
 from evo_agd.train.distillation import loss_of, supernet_losses
 from evo_agd.train.images import read_photo
 from evo_agd.train.loop import bf16_pays, cores, fit
 from evo_agd.train.pairs import CropSampler, Pair
 from evo_agd.train.retraining import Member, retrain, schedule_of, trained_student
-from evo_agd.train.sources import thinned
 
 log = logging.getLogger(__name__)
 
@@ -94,10 +95,10 @@ class Pipeline:
     def __init__(self, settings: Settings, console: Console, address: str | None = None) -> None:
         self.settings = settings
         self.console = console
-        self.address = address
+        self.address = address = address_of(address)
         self.space = space_of(settings)
-        if settings.latency_table is not None:
-            self.space.latency = read_table(Path(settings.latency_table), self.space)
+        read_tables(settings, self.space)
+        self.start = first_genomes(settings, self.space)
         self.bf16 = settings.compute.precision == "bf16"
         check_constraints(self.space, settings.constraints)
         if address is not None:
@@ -124,7 +125,7 @@ class Pipeline:
         weights = load_file(run.supernet)
         if not run.front.exists() or self._unfinished(run):
             with cluster(self.address, self.workers):
-                self._search(run, weights, validation)
+                self._search(run, weights, train, validation)
                 self._retrain(run, weights, train)
         self._deploy(run, train, validation)
         shutil.rmtree(run.retraining, ignore_errors=True)
@@ -188,28 +189,34 @@ class Pipeline:
         write_weights(run.supernet, net)
         run.supernet_state.unlink(missing_ok=True)
 
+    def pool(
+        self, weights: dict[str, Tensor], train: list[Pair], validation: list[Pair]
+    ) -> Workers:
+        """The workers that score candidates, in the Ray that is running."""
+        everywhere = self.address is not None and self.settings.compute.workers == "auto"
+        return pool_of(
+            self.settings,
+            self.space,
+            weights,
+            train,
+            validation,
+            loss=self.loss,
+            count=None if everywhere else self.workers,
+        )
+
     def _search(
-        self, run: RunDirectory, weights: dict[str, Tensor], validation: list[Pair]
+        self,
+        run: RunDirectory,
+        weights: dict[str, Tensor],
+        train: list[Pair],
+        validation: list[Pair],
     ) -> None:
         if run.front.exists():
             return
         settings = self.settings
 
-        def keep(state: SearchState) -> None:
-            run.write_history(state.rows())
-            write_text(run.search_state, state.to_json())
-
-        state = None
-        if run.search_state.exists():
-            state = SearchState.from_json(run.search_state.read_text())
-        pool = Workers(
-            self.workers,
-            builder(settings),
-            weights,
-            thinned(validation, settings.search.pictures),
-            loss=self.loss,
-            bf16=self.bf16,
-        )
+        state = SearchState.read(run.history, run.search_state)
+        pool = self.pool(weights, train, validation)
         with bar(self.console, "3/6 search", settings.search.evaluations) as tick:
             search = Search(
                 self.space,
@@ -217,8 +224,9 @@ class Pipeline:
                 settings.objectives,
                 settings.constraints,
                 seed=settings.seed,
-                score=pool,
-                keep=keep,
+                pool=pool,
+                start=self.start,
+                keep=lambda state: state.write(run.history, run.search_state),
                 tick=tick,
             )
             found = search.front(search.run(state))

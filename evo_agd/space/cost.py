@@ -3,7 +3,8 @@
 Convention: ``gmacs`` are multiply-accumulates of the convolutions / 1e9 at the space's input
 size, biases, norms and activations not counted, transposed convolutions by the multiplications
 that they do (on their input's grid; most papers count them on the output's, see
-:meth:`ConvLayer.published_macs`); ``memory_mb`` is parameters x 4 / 1e6.
+:meth:`ConvLayer.published_macs`); ``memory_mb`` is parameters x 4 / 1e6; ``int8_memory_mb`` are the
+bytes of the same parameters in INT8 / 1e6, see :attr:`ConvLayer.int8_bytes`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ class ConvLayer:
         """Weights, and one bias per output channel where there are biases."""
         return self.weights + self.bias * self.c_out
 
+    @property
+    def int8_bytes(self) -> int:
+        """What an INT8 convolution computes with: a byte a weight, 4 an output channel's scale and
+        4 its bias (int32), as ONNX Runtime quantizes convolutions and transposed ones alike.
+
+        Zero points (0 for every weight) and the biases' own scales (those of input and weights
+        multiplied) follow from these or are constant; a QDQ file spells them out, see
+        ``tests/deploy/test_int8_memory.py`` for how much that adds.
+        """
+        return self.weights + 4 * self.c_out * (1 + self.bias)
+
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates for a network input of ``height`` x ``width`` pixels."""
         grid = self.zoom / self.stride if self.transposed else self.zoom
@@ -53,15 +65,26 @@ class ConvLayer:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The analytic objectives of one architecture; milliseconds where a table is known."""
+    """The analytic objectives of one architecture; milliseconds where a table is known.
+
+    Attributes:
+        int8_bytes: of the INT8 convolutions' tensors, see :attr:`ConvLayer.int8_bytes`.
+        latency_ms, latency_int8_ms: sums over the layers, of FP32 and of INT8 ones.
+    """
 
     gmacs: float
     params: int
+    int8_bytes: int = 0
     latency_ms: float | None = None
+    latency_int8_ms: float | None = None
 
     @property
     def memory_mb(self) -> float:
         return self.params * 4 / 1e6
+
+    @property
+    def int8_memory_mb(self) -> float:
+        return self.int8_bytes / 1e6
 
 
 def cost_of(
@@ -69,17 +92,22 @@ def cost_of(
     height: int,
     width: int,
     table: Mapping[ConvLayer, float] | None = None,
+    table_int8: Mapping[ConvLayer, float] | None = None,
 ) -> Cost:
     """Sum the layers up at the given input size.
 
     Args:
-        table: milliseconds of each layer.
+        table, table_int8: milliseconds of each layer, in FP32 and in INT8.
     """
-    macs = params = 0
-    milliseconds = 0.0
-    for layer in layers:
-        macs += layer.macs(height, width)
-        params += layer.params
-        if table is not None:
-            milliseconds += table[layer]
-    return Cost(macs / 1e9, params, None if table is None else milliseconds)
+    found = tuple(layers)
+
+    def milliseconds(of: Mapping[ConvLayer, float] | None) -> float | None:
+        return None if of is None else float(sum(of[layer] for layer in found))
+
+    return Cost(
+        gmacs=sum(layer.macs(height, width) for layer in found) / 1e9,
+        params=sum(layer.params for layer in found),
+        int8_bytes=sum(layer.int8_bytes for layer in found),
+        latency_ms=milliseconds(table),
+        latency_int8_ms=milliseconds(table_int8),
+    )

@@ -7,6 +7,7 @@ by :meth:`SearchSpace.canonical`, so that genomes and networks correspond one to
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,7 +39,9 @@ class SearchSpace(ABC, Generic[A]):
 
     input_size: tuple[int, int]
     latency: Mapping[ConvLayer, float] | None = None
-    """Measured milliseconds of each layer, where there is a table of them."""
+    """Measured milliseconds of each layer in FP32, where there is a table of them."""
+    latency_int8: Mapping[ConvLayer, float] | None = None
+    """The same of INT8 layers."""
 
     @cached_property
     @abstractmethod
@@ -133,9 +136,14 @@ class SearchSpace(ABC, Generic[A]):
         """
         return self.encode(self.parse(name))
 
+    def reading_order(self, genome: Genome) -> tuple[str, ...]:
+        """Sorts members by what they do from the input on: who begins alike stands together."""
+        return tuple(re.split(r"[-.]", self.id_of(genome)))
+
     def cost(self, genome: Genome) -> Cost:
         """Analytic cost at the space's input size."""
-        return cost_of(self.layers(self.decode(genome)), *self.input_size, self.latency)
+        layers = self.layers(self.decode(genome))
+        return cost_of(layers, *self.input_size, self.latency, self.latency_int8)
 
     def lowered(
         self, genome: Genome, fits: Callable[[Genome], bool], rng: np.random.Generator

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from evo_agd.config import dump, load
+from evo_agd.config.settings import ANALYTIC, MAXIMISED
 from evo_agd.errors import InputError
 from tests.conftest import ROOT
 
@@ -205,8 +206,24 @@ def test_a_shipped_space_is_found_by_its_name(
         load(Path("nowhere/horse2zebra.yaml"))
 
 
-def test_latency_needs_its_table() -> None:
-    objectives = "objectives=[gmacs, latency_ms, psnr]"
-    with pytest.raises(InputError, match="latency_table: a file"):
+@pytest.mark.parametrize(
+    ("name", "key"), [("latency_ms", "latency_table"), ("latency_int8_ms", "latency_int8_table")]
+)
+def test_latency_needs_its_table(name: str, key: str) -> None:
+    objectives = f"objectives=[gmacs, {name}, psnr]"
+    line = f"{key}: a file or measured, since {name} is asked for"
+    with pytest.raises(InputError, match=line):
         load(None, [objectives])
-    assert load(None, [objectives, "latency_table=t.json"]).latency_table is not None
+    with pytest.raises(InputError, match=line):
+        load(None, [f"constraints.{name}.max=3"])
+    for value in ("t.json", "measured"):
+        assert getattr(load(None, [objectives, f"{key}={value}"]), key) is not None
+
+
+def test_int8_figures_are_objectives_of_cost_and_of_quality() -> None:
+    settings = load(None, ["objectives=[int8_memory_mb, psnr_int8]"])
+    assert set(settings.objectives) == {"int8_memory_mb", "psnr_int8"}
+    assert load(None, ["constraints.psnr_int8.min=20"]).constraints["psnr_int8"].min == 20
+    with pytest.raises(InputError, match="at least one of cost"):
+        load(None, ["objectives=[psnr, psnr_int8]"])
+    assert "psnr_int8" in MAXIMISED and not MAXIMISED & ANALYTIC

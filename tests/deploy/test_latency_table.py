@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from evo_agd.benchmark import main
 from evo_agd.benchmarks.counting import open_space
+from evo_agd.config import load
 from evo_agd.config.load import shipped
 from evo_agd.deploy import latency_table
 from evo_agd.deploy.latency_table import (
@@ -18,6 +19,8 @@ from evo_agd.deploy.latency_table import (
     layer_key,
     measure_table,
     read_table,
+    read_tables,
+    setting_of,
     steps,
     table_error,
 )
@@ -170,6 +173,7 @@ def test_a_members_milliseconds_are_the_sum_of_its_layers(tmp_path: Path, name: 
         ('{"input_size": [16], "layers": {}}', "found no input_size and layers"),
         ('{"input_size": [16, 16], "layers": {"x": -1}}', "x: expected milliseconds, found -1"),
         ('{"input_size": [16, 16], "layers": {"x": "1"}}', "expected milliseconds"),
+        ('{"input_size": [16, 16], "layers": {}, "precision": "fp8"}', "expected fp32 or int8"),
         ('{"input_size": [32, 16], "layers": {}}', "input size 16x16, found 32x16"),
         ('{"input_size": [16, 16], "layers": {}}', "benchmark latency SPACE.yaml --to FILE"),
     ],
@@ -191,6 +195,48 @@ def test_a_table_of_another_space_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(table))
     with pytest.raises(InputError, match=f"found 1 missing, such as {last}"):
         read_table(path, space)
+
+
+def test_a_table_knows_its_precision(tmp_path: Path) -> None:
+    path, space = tmp_path / "table.json", SMALL["x4"]
+    other = {"fp32": "int8", "int8": "fp32"}
+    keys = {"fp32": "latency_table", "int8": "latency_int8_table"}
+    for precision in ("fp32", "int8"):
+        path.write_text(json.dumps(made(space) | {"precision": precision}))
+        read_table(path, space)
+        read_table(path, space, precision)  # type: ignore[arg-type]
+        with pytest.raises(InputError) as error:
+            read_table(path, space, other[precision])  # type: ignore[arg-type]
+        found = f"{other[precision].upper()} layers, found one of {precision.upper()}"
+        assert found in str(error.value) and "\n" not in str(error.value)
+        assert setting_of(path) == keys[precision]
+    path.write_text(json.dumps(made(space)))
+    assert setting_of(path) == "latency_table"
+    assert read_table(path, space, "int8") == read_table(path, space, "fp32")
+
+
+def test_settings_give_a_space_its_tables(tmp_path: Path) -> None:
+    space, genome = super_resolution(), super_resolution().anchors()[-1]
+    fp32, int8 = tmp_path / "fp32.json", tmp_path / "int8.json"
+    fp32.write_text(json.dumps(made(space) | {"precision": "fp32"}))
+    table = made(space)
+    table["layers"] = dict.fromkeys(table["layers"], 0.5)
+    int8.write_text(json.dumps(table | {"precision": "int8"}))
+    settings = load(None)
+
+    def read(**tables: str | None) -> None:
+        read_tables(settings.model_copy(update=tables), space)
+
+    read(latency_table=str(fp32), latency_int8_table=str(int8))
+    cost = space.cost(genome)
+    assert cost.latency_int8_ms == 0.5 * len(layers_of(space, genome))
+    assert cost.latency_ms == pytest.approx(sum(space.latency[x] for x in layers_of(space, genome)))  # type: ignore[index]
+    read(latency_table="measured", latency_int8_table=str(int8))
+    assert space.cost(genome).latency_ms is None and space.cost(genome).latency_int8_ms
+    read()
+    assert space.latency is None and space.latency_int8 is None
+    with pytest.raises(InputError, match="of INT8 layers, found one of FP32"):
+        read(latency_int8_table=str(fp32))
 
 
 @pytest.mark.usefixtures("quick")

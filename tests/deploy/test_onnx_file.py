@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 import torch
 
 from evo_agd.config.settings import Quantization
-from evo_agd.deploy import students
-from evo_agd.deploy.latency import milliseconds
+from evo_agd.deploy import latency, students
+from evo_agd.deploy.latency import measured_milliseconds, milliseconds
 from evo_agd.deploy.measures import SuperResolutionMeasures
 from evo_agd.deploy.onnx_file import as_input, export, quantize, run, session
 from evo_agd.deploy.students import calibration_inputs, finish_student
@@ -110,6 +111,26 @@ def test_latency_runs_every_model_in_turn() -> None:
     taken = milliseconds({"a": Model("a"), "b": Model("b")}, 12)  # type: ignore[dict-item]
     assert set(taken) == {"a", "b"} and min(taken.values()) >= 0
     assert calls[:4] == ["a", "b", "a", "b"] and calls.count("a") == calls.count("b")
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_student_is_timed_as_it_is_deployed(monkeypatch: pytest.MonkeyPatch, int8: bool) -> None:
+    _, net = student("shuffle")
+    opened: list[bytes] = []
+
+    def spy(path: Path, threads: int) -> object:
+        opened.append(path.read_bytes())
+        assert threads == 1
+        return session(path, threads)
+
+    monkeypatch.setattr(latency, "session", spy)
+    taken = measured_milliseconds(net.folded(), size=(16, 24), int8=int8, seconds=0.0)
+    assert 0 < taken < 10_000
+    assert [b"QuantizeLinear" in content for content in opened] == [int8]
+
+
+def test_one_thread_is_timed_by_its_processor_time() -> None:
+    assert latency.clock(1) is time.thread_time and latency.clock(2) is time.perf_counter
 
 
 def test_inputs_are_in_0_to_1() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,12 @@ from hypothesis import strategies as st
 from evo_agd.config.settings import Bound, Evolution
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate, front, violation
-from evo_agd.evolve.nsga2 import Nsga2, mutate
-from evo_agd.evolve.search import Search, SearchState, check_constraints
+from evo_agd.evolve.nsga2 import Nsga2
+from evo_agd.evolve.nsga3 import Nsga3
+from evo_agd.evolve.scoring import Scored
+from evo_agd.evolve.search import Race, Search, check_constraints
+from evo_agd.evolve.state import SearchState
+from evo_agd.evolve.variation import mutate
 from evo_agd.space.genes import Genome
 from evo_agd.space.super_resolution import SuperResolutionSpace
 from tests.space.test_super_resolution import every_genome
@@ -21,27 +27,46 @@ OBJECTIVES = ("gmacs", "distillation_loss", "psnr")
 
 
 class Oracle:
-    """Scores that depend on the genome only, returned in whatever order."""
+    """Scores that depend on the genome only; some genomes fail, where it is told so."""
 
-    def __init__(self, space: SuperResolutionSpace, order: int = 0) -> None:
+    def __init__(
+        self, space: SuperResolutionSpace, fails: Callable[[Genome], bool] = lambda genome: False
+    ) -> None:
         self.space = space
-        self.order = order
+        self.fails = fails
         self.asked: list[Genome] = []
+        self.fully: list[Genome] = []
+        self.waiting: list[tuple[Sequence[Genome], Race | None]] = []
 
     def figures(self, genome: Genome) -> dict[str, float]:
         cost = self.space.cost(genome)
         luck = random.Random(str(genome)).random()
         psnr = 30 + np.log(cost.gmacs * 1e3) + 0.3 * luck
-        return {"distillation_loss": 1 / psnr + 0.001 * luck, "psnr": float(psnr)}
+        return {"distillation_loss": float(1 / psnr + 0.001 * luck), "psnr": float(psnr)}
 
-    def __call__(
-        self, genomes: Sequence[Genome], /
-    ) -> Iterator[tuple[int, dict[str, float], float]]:
+    def submit(self, genomes: Sequence[Genome], *, race: Race | None = None) -> None:
         self.asked += genomes
-        indices = list(range(len(genomes)))
-        random.Random(self.order).shuffle(indices)
-        for index in indices:
-            yield index, self.figures(genomes[index]), 0.01
+        self.waiting.append((genomes, race))
+
+    def collect(self, tick: Callable[[int], None] = lambda done: None) -> list[Scored]:
+        genomes, race = self.waiting.pop(0)
+        full = [
+            Scored(None, 0.01, "NaN") if self.fails(g) else Scored(self.figures(g), 0.01)
+            for g in genomes
+        ]
+        tick(len(full))
+        if race is None:
+            return full
+        quick = [
+            replace(r, figures=r.figures and {k: v + 0.01 for k, v in r.figures.items()})
+            for r in full
+        ]
+        through = race(quick)
+        self.fully += [genomes[i] for i in through]
+        return [
+            replace(r, figures=r.figures if i in through else None, quick=q.figures)
+            for i, (r, q) in enumerate(zip(full, quick, strict=True))
+        ]
 
 
 def make(
@@ -52,36 +77,67 @@ def make(
     population: int = 13,
     seed: int = 0,
     constraints: dict[str, Bound] | None = None,
-    **others: object,
+    objectives: Sequence[str] = OBJECTIVES,
+    start: Sequence[Genome] = (),
+    keep: Callable[[SearchState], None] = lambda state: None,
+    **settings: object,
 ) -> Search:
     return Search(
         space,
-        Evolution(population=population, evaluations=evaluations),
-        OBJECTIVES,
+        Evolution(population=population, evaluations=evaluations, **settings),  # type: ignore[arg-type]
+        objectives,
         constraints or {},
         seed=seed,
-        score=oracle,
-        **others,  # type: ignore[arg-type]
+        pool=oracle,
+        start=start,
+        keep=keep,
     )
 
 
-def test_the_order_of_results_does_not_matter(tiny_space: SuperResolutionSpace) -> None:
-    one = make(tiny_space, Oracle(tiny_space, 1)).run()
-    two = make(tiny_space, Oracle(tiny_space, 2)).run()
-    assert one.to_json() == two.to_json()
-    other = make(tiny_space, Oracle(tiny_space, 1), seed=5).run()
-    assert other.to_json() != one.to_json()
+def text(state: SearchState) -> str:
+    return state.to_json() + str(state.rows())
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 4])
+def test_the_same_seed_gives_the_same_search(tiny_space: SuperResolutionSpace) -> None:
+    one, two = (make(tiny_space, Oracle(tiny_space)).run() for _ in range(2))
+    assert text(one) == text(two)
+    other = make(tiny_space, Oracle(tiny_space), seed=5).run()
+    assert text(other) != text(one)
+
+
+@pytest.mark.parametrize("racing", [None, 0.25])
+@pytest.mark.parametrize("stop_after", [0, 1, 5])
 def test_stopped_and_resumed_gives_the_same_front(
-    tiny_space: SuperResolutionSpace, stop_after: int
+    tiny_space: SuperResolutionSpace, stop_after: int, racing: float | None, tmp_path: Path
 ) -> None:
-    kept: list[str] = []
-    whole = make(tiny_space, Oracle(tiny_space), keep=lambda s: kept.append(s.to_json())).run()
-    state = SearchState.from_json(kept[stop_after - 1])
-    resumed = make(tiny_space, Oracle(tiny_space)).run(state)
-    assert resumed.to_json() == whole.to_json()
+    history, file = tmp_path / "history.csv", tmp_path / "state.json"
+    kept: list[tuple[bytes, bytes]] = []
+
+    def keep(state: SearchState) -> None:
+        state.write(history, file)
+        kept.append((history.read_bytes(), file.read_bytes()))
+
+    def fails(genome: Genome) -> bool:
+        return sum(genome) % 5 == 0
+
+    whole = make(tiny_space, Oracle(tiny_space, fails), keep=keep, racing=racing).run()
+    # A kill may come between the two files: then the history is ahead.
+    history.write_bytes(kept[stop_after + 1][0])
+    file.write_bytes(kept[stop_after][1])
+    state = SearchState.read(history, file)
+    assert state is not None and len(state.pending) == 2
+    resumed = make(tiny_space, Oracle(tiny_space, fails), racing=racing).run(state)
+    assert text(resumed) == text(whole)
+
+
+def test_a_damaged_state_is_told(tmp_path: Path, tiny_space: SuperResolutionSpace) -> None:
+    history, file = tmp_path / "history.csv", tmp_path / "state.json"
+    assert SearchState.read(history, file) is None
+    make(tiny_space, Oracle(tiny_space), keep=lambda s: s.write(history, file)).run()
+    rows = history.read_text().splitlines(keepends=True)
+    history.write_text("".join(rows[:10]))
+    with pytest.raises(InputError, match=r"state\.json"):
+        SearchState.read(history, file)
 
 
 @pytest.mark.parametrize("population", [2, 5, 13, 40])
@@ -90,7 +146,8 @@ def test_no_architecture_is_scored_twice_whatever_the_population(
 ) -> None:
     oracle = Oracle(tiny_space)
     state = make(tiny_space, oracle, population=population).run()
-    assert len(state.candidates) == 60 == len(set(oracle.asked))
+    assert len(state.candidates) == 60 == len(set(oracle.asked)) == len(oracle.asked)
+    assert len(state.population) == min(population, 60) == len(set(state.population))
     assert all(tiny_space.canonical(g) == g for g in oracle.asked)
 
 
@@ -104,7 +161,7 @@ def test_evolution_beats_chance_on_the_same_budget(tiny_space: SuperResolutionSp
     for seed in range(5):
         oracle = Oracle(tiny_space)
         state = make(tiny_space, oracle, seed=seed, evaluations=150, population=20).run()
-        chance = make(tiny_space, oracle, seed=seed, evaluations=150, population=150).run()
+        chance = make(tiny_space, oracle, seed=seed, evaluations=150, population=300).run()
         assert state.box is not None
         box = tuple(np.array(p) for p in state.box)
         from evo_agd.evolve.candidates import volume
@@ -153,6 +210,67 @@ def test_infeasible_constraints_are_told_before_and_after(
     search = make(tiny_space, Oracle(tiny_space), constraints={"psnr": Bound(min=99)})
     with pytest.raises(InputError, match="none among 60"):
         search.front(search.run())
+    search = make(tiny_space, Oracle(tiny_space, lambda genome: True))
+    with pytest.raises(InputError, match="all failed: NaN"):
+        search.front(search.run())
+
+
+def test_both_extremes_are_there(tiny_space: SuperResolutionSpace) -> None:
+    costs = [tiny_space.cost(g).gmacs for g in every_genome(tiny_space)]
+    state = make(tiny_space, Oracle(tiny_space), evaluations=4).run()
+    found = [c.values["gmacs"] for c in state.candidates]
+    assert min(found) == min(costs) and max(found) == max(costs)
+    limit = {"gmacs": Bound(max=float(np.median(costs)))}
+    state = make(tiny_space, Oracle(tiny_space), evaluations=4, constraints=limit).run()
+    found = [c.values["gmacs"] for c in state.candidates]
+    assert min(found) == min(costs) and 0.6 * limit["gmacs"].max < max(found)
+
+
+def test_a_warm_start_is_scored_first(tiny_space: SuperResolutionSpace) -> None:
+    rng = np.random.default_rng(7)
+    start = [tiny_space.random(rng) for _ in range(3)]
+    oracle = Oracle(tiny_space)
+    make(tiny_space, oracle, start=start).run()
+    assert oracle.asked[2:5] == start
+
+
+def test_what_fails_is_recorded_and_never_chosen(tiny_space: SuperResolutionSpace) -> None:
+    search = make(tiny_space, Oracle(tiny_space, lambda genome: genome[1] == 0))
+    state = search.run()
+    failed = {c.id for c in state.candidates if c.failed}
+    assert failed and not failed & set(state.population)
+    assert not failed & {c.id for c in search.front(state)}
+    assert {r["failed"] for r in state.rows() if r["id"] in failed} == {"NaN"}
+
+
+def test_it_stops_when_the_hypervolume_stands_still(tiny_space: SuperResolutionSpace) -> None:
+    state = make(tiny_space, Oracle(tiny_space), evaluations=2000, patience=6).run()
+    assert len(state.candidates) < 2000
+    sizes = [v for _, v in state.volumes]
+    assert sizes[-1] < sizes[-7] * 1.001
+    # One brood was under way when it stood still; before that it had not.
+    assert all(now >= before * 1.001 for before, now in zip(sizes[:-8], sizes[6:-2], strict=True))
+
+
+def test_a_race_scores_few_on_everything_and_loses_none_of_the_front(
+    tiny_space: SuperResolutionSpace,
+) -> None:
+    oracle = Oracle(tiny_space)
+    objectives = ("gmacs", "psnr")
+    search = make(tiny_space, oracle, racing=0.25, evaluations=150, objectives=objectives)
+    state = search.run()
+    out = [c for c in state.candidates if c.raced_out]
+    assert len(oracle.fully) + len(out) == 150 and len(oracle.fully) < 110
+    # These quick scores order as the full ones do, so nobody on the front was left behind.
+    rest = [replace(c, values=c.values | oracle.figures(c.genome)) for c in state.candidates]
+    assert [c.id for c in search.front(state)] == [c.id for c in front(rest, objectives)]
+
+
+def test_many_objectives_are_searched_too(tiny_space: SuperResolutionSpace) -> None:
+    objectives = ("gmacs", "params", "distillation_loss", "psnr")
+    search = make(tiny_space, Oracle(tiny_space), objectives=objectives)
+    assert isinstance(search.algorithm, Nsga3)
+    assert len(search.front(search.run())) > 5
 
 
 def candidate(name: str, gmacs: float, psnr: float, broken: float = 0.0) -> Candidate:
