@@ -2,44 +2,209 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
+from torch import nn
 
 from evo_agd.config import load
-from evo_agd.evolve.workers import Workers, cluster
-from evo_agd.nets.build import builder, space_of, supernet_of
+from evo_agd.errors import InputError
+from evo_agd.evolve.cluster import cluster
+from evo_agd.evolve.scoring import Scored
+from evo_agd.evolve.workers import RETRIES, Resources, Workers
+from evo_agd.nets.build import Space, builder, space_of, supernet_of
+from evo_agd.space.genes import Genome
 from evo_agd.train.distillation import score
 from evo_agd.train.losses import DistillationLoss
-from evo_agd.train.pairs import Pair
+from evo_agd.train.pairs import Pair, middle
 from tests.conftest import photograph
 
 
-def test_workers_agree_with_this_process_and_survive_a_kill(world) -> None:
+@dataclass
+class World:
+    space: Space
+    settings: Any
+    weights: dict[str, torch.Tensor]
+    pairs: list[Pair]
+    loss: DistillationLoss
+    genomes: list[Genome]
+
+    def pool(self, count: int = 2, **others: Any) -> Workers:
+        arguments = {"build": builder(self.settings), "weights": self.weights} | others
+        return Workers(
+            count,
+            validation=self.pairs,
+            loss=self.loss,
+            resources=Resources(bf16=False, prefix_mb=5.0, gpus=others.pop("gpus", 0.0)),
+            order=self.space.reading_order,
+            **{k: v for k, v in arguments.items() if k != "gpus"},
+        )
+
+
+@pytest.fixture(scope="module")
+def small(world: Path) -> Iterator[World]:
     settings = load(world / "tiny.yaml")
     space, net = space_of(settings), supernet_of(settings)
-    high = photograph(48, 64, 1)
-    pairs = [Pair("x", high[::4, ::4].copy(), high, high)]
-    loss = DistillationLoss({"teacher_l1": 1.0})
+    pairs = []
+    for index, side in enumerate((48, 64)):
+        high = photograph(side, 64, index)
+        pairs.append(Pair("x", high[::4, ::4].copy(), high, photograph(side, 64, 7)))
     rng = np.random.default_rng(0)
-    genomes = [space.random(rng) for _ in range(12)]
+    genomes = list({space.random(rng): None for _ in range(40)})[:24]
+    loss = DistillationLoss({"teacher_l1": 1.0})
     with cluster(None, 2):
-        pool = Workers(2, builder(settings), net.state_dict(), pairs, loss=loss, bf16=False)
-        found = {index: figures for index, figures, _ in pool(genomes)}
-        import ray
+        yield World(space, settings, net.state_dict(), pairs, loss, genomes)
 
-        pids = ray.get([a.pid.remote() for a in pool.actors])
-        assert os.getpid() not in pids
-        os.kill(pids[0], signal.SIGKILL)
-        again = {index: figures for index, figures, _ in pool(genomes)}
+
+def figures(found: Sequence[Scored]) -> list[dict[str, float] | None]:
+    return [scored.figures for scored in found]
+
+
+def test_workers_agree_with_this_process_whatever_their_number(small: World) -> None:
+    found = []
+    for count in (1, 2):
+        pool = small.pool(count)
+        pool.submit(small.genomes)
+        found.append(figures(pool.collect()))
         pool.close()
-    assert sorted(found) == list(range(12)) and again == found
-    with torch.inference_mode():
-        for index, genome in enumerate(genomes):
-            path = space.decode(genome)
-            here = score(lambda x, path=path: net(x, path), pairs, loss=loss, bf16=False)
-            assert found[index]["psnr"] == pytest.approx(here.psnr, abs=1e-3)
-            assert found[index]["distillation_loss"] == pytest.approx(
-                here.distillation_loss, rel=1e-4
-            )
+    assert found[0] == found[1]
+    net = supernet_of(small.settings)
+    for genome, mine in zip(small.genomes, found[0], strict=True):
+        path = small.space.decode(genome)
+        here = score(lambda x, p=path: net(x, p), small.pairs, loss=small.loss, bf16=False)
+        assert mine is not None
+        assert mine["psnr"] == pytest.approx(here.psnr, abs=1e-3)
+        assert mine["distillation_loss"] == pytest.approx(here.distillation_loss, rel=1e-4)
+
+
+def test_killed_workers_cost_nothing_but_time(small: World) -> None:
+    pool = small.pool()
+    pool.submit(small.genomes)
+    undisturbed = figures(pool.collect())
+    for moment in (1, 6, 15):
+        killed = []
+
+        def kill(done: int, moment: int = moment, killed: list[int] = killed) -> None:
+            if done >= moment and not killed:
+                actor = pool.actors[moment % 2]
+                killed.append(ray.get(actor.pid.remote()))
+                os.kill(killed[0], signal.SIGKILL)
+
+        pool.submit(small.genomes)
+        pool.submit(small.genomes[::-1])
+        assert figures(pool.collect(kill)) == undisturbed and killed
+        assert figures(pool.collect()) == undisturbed[::-1]
+    pool.close()
+
+
+def test_submissions_are_answered_in_order(small: World) -> None:
+    pool = small.pool()
+    pool.submit(small.genomes[:3])
+    pool.submit(small.genomes[3:4])
+    pool.submit(small.genomes[4:])
+    found = [figures(pool.collect()) for _ in range(3)]
+    assert [len(part) for part in found] == [3, 1, 20]
+    pool.submit(small.genomes)
+    assert figures(pool.collect()) == [f for part in found for f in part]
+    pool.close()
+
+
+class Trap(nn.Module):
+    """A supernet that does something bad for some members."""
+
+    def __init__(self, net: nn.Module, what: str, width: int) -> None:
+        super().__init__()
+        self.net, self.what, self.width = net, what, width
+
+    def steps(self, path: Any) -> Any:
+        steps = self.net.steps(path)
+        if path.upsampler_width != self.width:
+            return steps
+
+        def spring(state: Any) -> Any:
+            if self.what == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.what == "memory":
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return (steps[-1].run(state)[0] * float("nan"),)
+
+        return [*steps[:-1], steps[-1]._replace(run=spring)]
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        return self.net.load_state_dict(*arguments, **named)
+
+
+@dataclass
+class TrapBuilder:
+    build: Any
+    what: str
+
+    def __call__(self) -> Any:
+        net, decode = self.build()
+        return Trap(net, self.what, 6), decode
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [("nan", "is nan"), ("memory", "can't allocate memory"), ("die", "worker died")],
+)
+def test_bad_candidates_fail_and_their_neighbours_do_not(
+    small: World, what: str, reason: str
+) -> None:
+    pool = small.pool(build=TrapBuilder(builder(small.settings), what))
+    bad = [small.space.decode(g).upsampler_width == 6 for g in small.genomes]  # type: ignore[union-attr]
+    assert 2 <= sum(bad) <= 12
+    chosen = small.genomes if what != "die" else small.genomes[: bad.index(True) + 4]
+    pool.submit(chosen)
+    found = pool.collect()
+    for scored, is_bad in zip(found, bad, strict=False):
+        assert (scored.figures is None) == is_bad
+        assert (reason in scored.error) == is_bad
+    pool.close()
+    assert RETRIES == 3
+
+
+def test_a_race_is_run_on_the_middle_and_the_rest_on_everything(small: World) -> None:
+    race = [middle(p, 0.25, least=4) for p in small.pairs]
+    assert [p.low.shape for p in race] == [(6, 8, 3), (8, 8, 3)]
+    assert race[0].teacher.shape == (24, 32, 3)
+    pool = small.pool(race=race)
+    pool.submit(small.genomes)
+    full = figures(pool.collect())
+    seen: list[Sequence[Scored]] = []
+
+    def through(quick: Sequence[Scored]) -> list[int]:
+        seen.append(quick)
+        return [2, 5]
+
+    pool.submit(small.genomes, race=through)
+    found = pool.collect()
+    assert [i for i, scored in enumerate(found) if scored.figures is not None] == [2, 5]
+    assert [found[i].figures for i in (2, 5)] == [full[i] for i in (2, 5)]
+    assert [scored.quick for scored in found] == figures(seen[0]) != full
+    pool.submit(small.genomes[:3], race=lambda quick: [])
+    assert figures(pool.collect()) == [None] * 3
+    pool.close()
+
+
+def test_further_figures_are_taken_of_the_member_itself(small: World) -> None:
+    def weights(student: nn.Module) -> float:
+        return float(sum(p.numel() for p in student.parameters()))
+
+    pool = small.pool(extras={"weights": weights})
+    pool.submit(small.genomes[:4])
+    for genome, scored in zip(small.genomes[:4], pool.collect(), strict=True):
+        assert scored.figures is not None
+        assert scored.figures["weights"] == small.space.cost(genome).params
+    pool.close()
+
+
+def test_gpus_that_are_not_there_are_told_in_one_line(small: World) -> None:
+    with pytest.raises(InputError, match=r"gpus_per_worker: expected nodes with 0\.5 of a GPU"):
+        small.pool(gpus=0.5)
