@@ -12,7 +12,6 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
 
 from evo_agd.errors import InputError
 
@@ -141,6 +140,8 @@ def load_backbone(architecture: str, weights: str | None) -> Backbone:
         raise ValueError(f"expected an architecture among {known}, found {architecture!r}")
     state, source = read_weights(architecture, weights)
     # On the meta device nothing is initialised: no time is spent, no random number drawn.
+    from torchvision.models import get_model  # two seconds, which scoring workers do without
+
     with torch.device("meta"):
         if architecture == INCEPTION:
             net = get_model(architecture, weights=None, aux_logits=False, init_weights=False)
@@ -177,6 +178,8 @@ def read_weights(architecture: str, weights: str | None) -> tuple[Mapping[str, A
         InputError: no such file, no weights in it, or no download.
     """
     if weights is None:
+        from torchvision.models import get_model_weights
+
         own = get_model_weights(architecture).DEFAULT
         try:
             return own.get_state_dict(progress=False, check_hash=True), f"torchvision {own.name}"

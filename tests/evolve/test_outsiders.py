@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,17 @@ from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
-from pymoo.util.ref_dirs import get_reference_directions
 
 from evo_agd.config.settings import Bound, Evolution
+from evo_agd.evolve.nsga2 import DEFAULT_CROSSOVERS
+from evo_agd.evolve.nsga3 import reference_points
 from evo_agd.evolve.scoring import Scored
 from evo_agd.evolve.search import Search
 from evo_agd.space.cost import ConvLayer, Cost
 from evo_agd.space.genes import Gene, Genome, SearchSpace
 
 Array = NDArray[np.float64]
+SEEDS = 4
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def ours(problem: Problem, evaluations: int, seed: int, *, offspring: int | None
             offspring=offspring,
             evaluations=evaluations,
             mutation=1 / len(problem.low),  # as theirs
+            crossovers=DEFAULT_CROSSOVERS,
         ),
         names,
         dict(zip(limits, problem.bounds, strict=True)),
@@ -186,7 +189,15 @@ def theirs(problem: Problem, algorithm: Any, evaluations: int, seed: int) -> flo
     return problem.volume(objectives[:evaluations], feasible[:evaluations])
 
 
-def integer_operators(variables: int) -> dict[str, Any]:
+def by_chance(problem: Problem, evaluations: int, seed: int) -> float:
+    """Hypervolume of genomes drawn at random."""
+    rng = np.random.default_rng(seed)
+    genomes = rng.integers(problem.levels, size=(evaluations, len(problem.low)))
+    objectives, _ = problem.evaluate(problem.decoded(genomes))
+    return problem.volume(objectives, np.ones(evaluations, dtype=bool))
+
+
+def integer_operators() -> dict[str, Any]:
     return {
         "sampling": IntegerRandomSampling(),
         "crossover": SBX(prob=0.9, eta=15, vtype=float, repair=RoundingRepair()),
@@ -253,3 +264,21 @@ PROBLEMS = [
     Problem("TNK", (1e-9, 1e-9), (np.pi, np.pi), tnk, (1.1, 1.1), (Bound(min=1), Bound(max=0.5))),
 ]
 DTLZ2 = Problem("DTLZ2", (0.0,) * 8, (1.0,) * 8, dtlz2, (1.1,) * 4, population=56)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
+def test_as_good_as_pymoos_nsga2(problem: Problem) -> None:
+    algorithm = partial(NSGA2, problem.population, **integer_operators())
+    theirs_ = [theirs(problem, algorithm(), 2000, seed) for seed in range(SEEDS)]
+    ours_ = [ours(problem, 2000, seed) for seed in range(SEEDS)]
+    assert np.mean(ours_) >= 0.99 * np.mean(theirs_)
+
+
+def test_as_good_as_pymoos_nsga3_with_four_objectives() -> None:
+    directions = reference_points(4, DTLZ2.population)
+    algorithm = partial(NSGA3, directions, DTLZ2.population, **integer_operators())
+    theirs_ = [theirs(DTLZ2, algorithm(), 3000, seed) for seed in range(SEEDS)]
+    ours_ = [ours(DTLZ2, 3000, seed) for seed in range(SEEDS)]
+    chance = [by_chance(DTLZ2, 3000, seed) for seed in range(SEEDS)]
+    assert np.mean(ours_) >= 0.97 * np.mean(theirs_)
+    assert min(ours_) > 1.05 * max(chance)
