@@ -154,6 +154,66 @@ def _quality(arguments: argparse.Namespace) -> None:
         write_json(arguments.json, rows)
 
 
+def _search_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
+    command.add_argument("--seeds", type=_positive, default=5, help="of each method (5)")
+    command.add_argument(
+        "--evaluations", type=_at_least_two, help="of each method and seed (those of the run)"
+    )
+    command.add_argument(
+        "--enumerate", action="store_true", help="score every member, and compare with the truth"
+    )
+    _json_option(command)
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.search import search
+    from evo_agd.run.directory import RunDirectory, locked
+
+    run = RunDirectory(arguments.run)
+    run.settings()
+    with locked(run):
+        rows = search(
+            run,
+            _console(),
+            seeds=arguments.seeds,
+            evaluations=arguments.evaluations,
+            enumerated=arguments.enumerate,
+        )
+    if arguments.json:
+        write_json(arguments.json, rows)
+
+
+def _throughput_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
+    command.add_argument(
+        "--evaluations", type=_at_least_two, default=240, help="of each search (240)"
+    )
+    command.add_argument(
+        "--sample", type=_at_least_two, default=24, help="scored in the plain way, a search (24)"
+    )
+    command.add_argument("--rounds", type=_positive, default=3, help="of everything (3)")
+    _json_option(command)
+
+
+def _throughput(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.throughput import throughput
+    from evo_agd.run.directory import RunDirectory, locked
+
+    run = RunDirectory(arguments.run)
+    run.settings()
+    with locked(run):
+        rows = throughput(
+            run,
+            _console(),
+            evaluations=arguments.evaluations,
+            sample=arguments.sample,
+            rounds=arguments.rounds,
+        )
+    if arguments.json:
+        write_json(arguments.json, rows)
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A sub-command: what it takes and does."""
@@ -168,6 +228,8 @@ BENCHMARKS = {
     "cost": Benchmark("multiply-accumulates and parameters", _cost_arguments, _cost),
     "latency": Benchmark("milliseconds of each layer of a space", _latency_arguments, _latency),
     "quality": Benchmark("PSNR and SSIM on test sets", _quality_arguments, _quality),
+    "search": Benchmark("the evolution beside others", _search_arguments, _search),
+    "throughput": Benchmark("candidates scored per second", _throughput_arguments, _throughput),
 }
 
 

@@ -21,7 +21,7 @@ from evo_agd.evolve.candidates import Candidate, minimised
 from evo_agd.evolve.variation import CROSSOVERS, cross, mutate
 from evo_agd.space.genes import Genome, SearchSpace
 
-DEFAULT_CROSSOVERS = ("uniform", "two_point", "blend")
+DEFAULT_CROSSOVERS = ("blend",)
 
 
 @cache

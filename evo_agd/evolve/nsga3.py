@@ -36,7 +36,7 @@ def reference_points(objectives: int, population: int) -> NDArray[np.float64]:
 
     Das and Dennis's points on the simplex. A division finer than there are objectives has points
     inside; where a population is too small for one, a second layer at half the size has them, as
-    Deb and Jain do (section IV-A there).
+    Deb and Jain do.
     """
     outer = max(1, _divisions(objectives, population))
     points = uniform_reference_points(objectives, outer)
@@ -85,7 +85,7 @@ class Nsga3(Nsga2):
         self.points = reference_points(len(self.objectives), population)
 
     def select(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-        """The ``count`` survivors: whole fronts first, then those in directions that few others take.
+        """The ``count`` survivors: whole fronts first, then those whose direction few others have.
 
         Infeasible ones follow the feasible ones, the least broken first. The same arguments give
         the same survivors.

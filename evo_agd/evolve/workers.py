@@ -88,6 +88,10 @@ class _Evaluator:
         """The worker's process."""
         return os.getpid()
 
+    def node(self) -> str:
+        """The node that it is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
     def evaluate(self, genomes: Sequence[Genome], quick: bool) -> tuple[list[Scored], float]:
         """What came of each, and the seconds spent inside the network.
 
@@ -234,6 +238,7 @@ class Workers:
         self.arguments = (build, stored, resources)
         self.actors: list[Any] = []
         self.starting: dict[Any, int] = {}
+        self.nodes: dict[int, str] = {}
         self.running: dict[Any, tuple[_Batch, int]] = {}
         self.waiting: deque[_Submission] = deque()
         self.deaths = 0
@@ -245,7 +250,7 @@ class Workers:
     def _start(self, number: int) -> None:
         """Put a new actor in a place; it is given work when it answers, wherever that may be."""
         actor = self.actors[number] = self.kind.remote(*self.arguments)
-        self.starting[actor.pid.remote()] = number
+        self.starting[actor.node.remote()] = number
 
     def submit(self, genomes: Sequence[Genome], *, race: Race | None = None) -> None:
         """Hand genomes in; :meth:`collect` gives their results in the order of submissions.
@@ -314,6 +319,9 @@ class Workers:
             self._died(number, batch, error)
             return
         if batch is None:
+            self.nodes[number] = answer
+            if not self.starting:
+                log.info("%d workers on %d nodes", len(self.nodes), len(set(self.nodes.values())))
             return
         self.deaths = 0
         found, seconds = answer

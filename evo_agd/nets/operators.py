@@ -114,7 +114,7 @@ class BodyBlock(nn.Module):
             change = change + self.project[kind](hidden, x.shape[1], side[kind])
         if self.last is not None and "last" in between:
             change = self.last(change, x.shape[1], choice.kernel)
-        return x + change
+        return change.add_(x)  # nobody else holds what the last convolution made
 
     def cut(self, choice: Block, features: int) -> BodyBlock:
         """The fixed block of this choice, with a copy of this one's weights."""

@@ -104,7 +104,9 @@ class SRSupernet(nn.Module):
     def _leave(self, state: State, path: SRArchitecture) -> State:
         base, features = state
         tail = self.upsampler(path.upsampler)
-        return (base + tail(activate(features), path.upsampler_width or None),)
+        change = tail(activate(features), path.upsampler_width or None)
+        # Under BF16 the base is more precise than what is added to it.
+        return (change.add_(base) if change.dtype == base.dtype else base + change,)
 
     def cut(self, path: SRArchitecture) -> SRStudent:
         """The member as a network of its own, with a copy of its weights."""

@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -123,10 +124,16 @@ class Pipeline:
         train, validation = self.teach(run)
         self._train_supernet(run, train)
         weights = load_file(run.supernet)
-        if not run.front.exists() or self._unfinished(run):
-            with cluster(self.address, self.workers):
+        with ExitStack() as stack:
+            if not run.front.exists() or self._unfinished(run):
+                stack.enter_context(cluster(self.address, self.workers))
                 self._search(run, weights, train, validation)
                 self._retrain(run, weights, train)
+            if self.address is None:
+                stack.close()  # a Ray job's folder, in turn, is gone when its driver leaves
+            self._finish(run, train, validation)
+
+    def _finish(self, run: RunDirectory, train: list[Pair], validation: list[Pair]) -> None:
         self._deploy(run, train, validation)
         shutil.rmtree(run.retraining, ignore_errors=True)
         with bar(self.console, "6/6 report", 2) as tick:
@@ -190,9 +197,18 @@ class Pipeline:
         run.supernet_state.unlink(missing_ok=True)
 
     def pool(
-        self, weights: dict[str, Tensor], train: list[Pair], validation: list[Pair]
+        self,
+        weights: dict[str, Tensor],
+        train: list[Pair],
+        validation: list[Pair],
+        *,
+        count: int | None = None,
     ) -> Workers:
-        """The workers that score candidates, in the Ray that is running."""
+        """The workers that score candidates, in the Ray that is running.
+
+        Args:
+            count: of workers; without, what the settings say.
+        """
         everywhere = self.address is not None and self.settings.compute.workers == "auto"
         return pool_of(
             self.settings,
@@ -201,7 +217,7 @@ class Pipeline:
             train,
             validation,
             loss=self.loss,
-            count=None if everywhere else self.workers,
+            count=count or (None if everywhere else self.workers),
         )
 
     def _search(

@@ -126,11 +126,11 @@ class DistillationLoss(nn.Module):
         def term(name: str) -> Tensor:
             match name:
                 case "teacher_l1":
-                    return (output - teacher).abs().mean()
+                    return nn.functional.l1_loss(output, teacher)
                 case "teacher_l2":
                     return (output - teacher).square().mean()
                 case "truth_l1":
-                    return (output - truth).abs().mean()
+                    return nn.functional.l1_loss(output, truth)
                 case "truth_l2":
                     return (output - truth).square().mean()
                 case "lpips":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +17,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import load_file
 from torch import Tensor
 
 from evo_agd.config.settings import Training
 from evo_agd.errors import InputError
+from evo_agd.files import write_text
 from evo_agd.nets.build import Architecture, Space, Student, empty_supernet, student_of
 from evo_agd.nets.students import WEIGHTS, write_weights
 from evo_agd.train.distillation import student_losses
@@ -32,6 +37,7 @@ from evo_agd.train.pairs import CropSampler, Pair
 
 log = logging.getLogger(__name__)
 REPORT_SECONDS = 1.0
+NODE_SECONDS = 60.0  # for a node to say whether it sees a folder
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,44 @@ class _Watch(tune.Callback):
         self.tick(self.before + sum(self.steps.values()), "")
 
 
+def nodes_of(folder: Path) -> dict[str, float]:
+    """What a training has to ask of Ray to be on a node that sees this folder.
+
+    Nothing where all nodes do, as on one machine or with shared storage; else the driver's node.
+    """
+    nodes = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+    if len(nodes) < 2:
+        return {}
+    token = folder / "token"
+    write_text(token, secrets.token_hex())
+    kept = token.read_text()
+
+    @ray.remote(num_cpus=0)
+    def sees() -> bool:
+        return token.is_file() and token.read_text() == kept
+
+    asked = [
+        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False))
+        for n in nodes
+    ]
+    seeing = 0
+    for task in asked:
+        try:
+            seeing += bool(ray.get(task.remote(), timeout=NODE_SECONDS))
+        except RayError:  # a node that has just gone
+            continue
+    token.unlink()
+    if seeing == len(nodes):
+        return {}
+    log.warning("%d of %d nodes see %s: students train on this one", seeing, len(nodes), folder)
+    return {f"node:{_own_address()}": 0.001}
+
+
+def _own_address() -> str:
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address
+
+
 def retrain(
     members: Sequence[Member],
     folder: Path,
@@ -193,7 +237,7 @@ def retrain(
                 space=space,
                 weights=weights,
             ),
-            {"cpu": 1},
+            {"cpu": 1, **nodes_of(folder.resolve())},
         )
         before = (len(members) - len(open_members)) * settings.steps
         results = tune.Tuner(

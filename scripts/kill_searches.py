@@ -1,0 +1,193 @@
+"""Kill searches at random moments and compare what they end with.
+
+    python scripts/kill_searches.py RUN [--kills 20] [--seed 0] [--json FILE]
+
+RUN is one whose supernet is trained. Its search is done once undisturbed, with one worker, and then
+again and again with two on a Ray of two nodes, from nothing: at a random moment SIGKILL goes to the
+driver, to a worker or to the second node (with all its processes), in turns. The driver is started
+again with ``--resume`` where it has died. Every search has to end with the same ``front.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import ray  # noqa: F401, which brings psutil along
+
+import psutil  # isort: skip
+
+KEPT = ("config.yaml", "inputs.txt", "supernet.safetensors", "teacher")
+os.environ["RAY_AUTH_MODE"] = "disabled"  # of nodes that only this machine can reach
+LIMIT = 600.0  # seconds a search may take
+
+
+def copy(run: Path, to: Path) -> Path:
+    """The run as it was before its search."""
+    to.mkdir(parents=True)
+    for name in KEPT:
+        source = run / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, to / name)
+    return to
+
+
+class Search:
+    """A driver at work on a run, until the search has ended."""
+
+    def __init__(self, run: Path, *more: str) -> None:
+        self.run, self.more = run, more
+        self.starts = 0
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "evo_agd.search", "--run", str(self.run), "--resume"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.driver = subprocess.Popen([*command, *self.more], start_new_session=True, **quiet)
+        self.starts += 1
+
+    @property
+    def searching(self) -> bool:
+        """Whether a generation has been written and more are to come."""
+        return (self.run / "search/state.json").exists() and not self.done
+
+    @property
+    def done(self) -> bool:
+        return (self.run / "front.json").exists()
+
+    def evaluations(self) -> int:
+        history = self.run / "search/history.csv"
+        return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
+
+    def wait(self, until: float = LIMIT) -> None:
+        """For the search's end, with the driver started again whenever it dies."""
+        end = time.monotonic() + until
+        while not self.done:
+            if self.driver.poll() is not None:
+                self.start()
+            if time.monotonic() > end:
+                raise SystemExit(f"{self.run}: no front after {until:.0f} s")
+            time.sleep(0.05)
+        self.stop()
+
+    def stop(self) -> None:
+        """The stages behind the search are not needed."""
+        if self.driver.poll() is None:
+            os.killpg(self.driver.pid, signal.SIGKILL)
+        self.driver.wait()
+
+
+class Nodes:
+    """A Ray of two nodes with one core each."""
+
+    def __init__(self, port: int) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self.ray = str(Path(sys.executable).parent / "ray")
+        self.before = set(psutil.pids())
+        common = ["--num-cpus", "1", "--disable-usage-stats", "--object-store-memory", "200000000"]
+        self._call("start", "--head", "--port", str(port), "--include-dashboard", "false", *common)
+        self.head = self._new()
+        self._call("start", "--address", self.address, *common)
+        self.second = self._new() - self.head
+
+    def _call(self, *arguments: str) -> None:
+        subprocess.run([self.ray, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    def _new(self) -> set[int]:
+        return set(psutil.pids()) - self.before
+
+    def workers(self) -> list[int]:
+        """Processes that score candidates."""
+        found = []
+        for process in psutil.process_iter(["name", "cmdline"]):
+            title = " ".join(process.info["cmdline"] or [])
+            if process.pid not in self.before and "_Evaluator" in title:
+                found.append(process.pid)
+        return found
+
+    def kill_second(self) -> None:
+        for pid in self.second | {
+            child.pid
+            for parent in self.second
+            if psutil.pid_exists(parent)
+            for child in psutil.Process(parent).children(recursive=True)
+        }:
+            kill(pid)
+
+    def close(self) -> None:
+        for pid in self._new():
+            process = psutil.Process(pid) if psutil.pid_exists(pid) else None
+            if process is not None and "ray" in " ".join(process.cmdline()).lower():
+                kill(pid)
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Search(copy(arguments.run, Path(folder) / "whole"), "--set", "compute.workers=1")
+        began = None
+        while not whole.done:
+            began = began or (time.monotonic() if whole.searching else None)
+            time.sleep(0.02)
+        lasts = time.monotonic() - (began or time.monotonic())
+        whole.wait()
+        front = (whole.run / "front.json").read_bytes()
+        for number in range(arguments.kills):
+            target = ("driver", "worker", "node")[number % 3]
+            nodes = Nodes(20000 + rng.randrange(20000))
+            search = Search(
+                copy(arguments.run, Path(folder) / str(number)), "--address", nodes.address
+            )
+            try:
+                while not nodes.workers() and search.driver.poll() is None:
+                    time.sleep(0.05)
+                # From before the first generation on to near the end.
+                time.sleep(rng.uniform(0, lasts))
+                at = search.evaluations()
+                in_time = not search.done
+                if target == "driver":
+                    os.killpg(search.driver.pid, signal.SIGKILL)
+                elif target == "worker" and nodes.workers():
+                    kill(rng.choice(nodes.workers()))
+                else:
+                    nodes.kill_second()
+                search.wait()
+                same = (search.run / "front.json").read_bytes() == front
+            finally:
+                search.stop()
+                nodes.close()
+            shutil.rmtree(search.run)
+            row = {"kill": number + 1, "of": target, "evaluations_then": at}
+            row |= {"before_the_end": in_time, "drivers": search.starts, "same_front": same}
+            rows.append(row)
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    sys.exit(not all(row["same_front"] for row in rows))
+
+
+if __name__ == "__main__":
+    main()
