@@ -180,8 +180,8 @@ class Evolution(Section):
 
     population: Annotated[int, Field(ge=2)] = 48
     offspring: PositiveInt | None = None
-    """Children bred, and scored, together; half the population if nothing is said. Workers never
-    wait for one another: while one brood is scored, the next one is bred from the ones before."""
+    """Children bred, and scored, together; a sixth of the population if nothing is said. Workers do
+    not wait for one another: while one brood is scored, the next is bred from the ones before."""
     evaluations: PositiveInt = 480
     """Architectures scored on the supernet in all; none is scored twice."""
     patience: PositiveInt | None = None
@@ -189,13 +189,9 @@ class Evolution(Section):
     evaluations end the search."""
     crossover: Share = 0.9
     """Chance that a child has two parents."""
-    crossovers: Annotated[tuple[Crossover, ...], Field(min_length=1)] = (
-        "uniform",
-        "two_point",
-        "blend",
-    )
+    crossovers: Annotated[tuple[Crossover, ...], Field(min_length=1)] = ("blend",)
     """Ways to mix two parents, each as likely as the others."""
-    mutation: Share = 0.1
+    mutation: Share = 0.05
     """Chance of each active gene to change."""
     start: tuple[str, ...] = ()
     """Ids of architectures that the first brood begins with."""

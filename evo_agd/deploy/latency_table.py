@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any, Literal
 
@@ -33,10 +32,10 @@ from evo_agd.space.cost import ConvLayer
 from evo_agd.space.genes import Genome, SearchSpace
 from evo_agd.train.loop import cores
 
-PASSES = 3
+PASSES = 5
 WARM_UP = 2  # the first run allocates what it needs, the second one block for all of it
-BUDGET = 0.15  # seconds of timed runs a layer, over all passes
-NETWORK_BUDGET = 1.5  # and a network
+BUDGET = 0.4  # seconds of timed runs a layer, over all passes
+NETWORK_BUDGET = 4.0  # and a network
 MOST_RUNS = 30  # of a model in a pass
 DRAW = 5  # random-stream key
 
@@ -154,10 +153,13 @@ class _Timed:
 def _milliseconds(
     cases: Sequence[_Timed], *, threads: int, budget: float, tick: Tick
 ) -> list[float]:
-    """Median milliseconds of each case, of processor time where there is one thread.
+    """Milliseconds of each case's fastest run, of processor time where there is one thread.
 
-    The cases take turns, several times, so that whatever else the machine does meets all of them
-    alike; each is loaded anew for its turn, as all of them together would need too much memory.
+    The fastest, since all that may happen to a run makes it slower: on a virtual machine of two
+    cores medians were up to 1.7 times the fastest, and changed from minute to minute, while the
+    fastest of a convolution stayed within 5 %. The cases take turns, several times, so that each
+    has its quiet moments; each is loaded anew for its turn, as all of them together would need too
+    much memory.
     """
     now = clock(threads)
     few = np.random.default_rng(0).random(4096, dtype=np.float32)
@@ -178,8 +180,8 @@ def _milliseconds(
             if perf_counter() > end:
                 break
         tick(turn + 1, case.name)
-    medians = [[median(values) for values in times] for times in taken]
-    return [first - sum(rest) for first, *rest in medians]
+    fastest = [[min(values) for values in times] for times in taken]
+    return [first - sum(rest) for first, *rest in fastest]
 
 
 def measure_table(

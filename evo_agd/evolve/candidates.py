@@ -54,7 +54,7 @@ def violation(values: Mapping[str, float], constraints: Mapping[Any, Bound]) -> 
     total = 0.0
     for name, bound in constraints.items():
         if name in values:
-            limit = max(abs(bound.max or 0.0), abs(bound.min or 0.0), 1e-12)
+            limit = max(abs(bound.max or 0.0), abs(bound.min or 0.0)) or 1.0
             total += bound.violation(values[name]) / limit
     return total
 

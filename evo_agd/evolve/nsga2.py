@@ -2,8 +2,8 @@
 
 Individuals never leave the driver; evaluation elsewhere sees tuples and returns floats. DEAP's own
 operators draw from Python's global generator and its tournament wants multiples of four, so the
-draws here are ours, from one generator that the search owns. DEAP's sorting into fronts takes tens
-of milliseconds, so moocore's does that; both find the same fronts.
+draws here are ours, from one generator that the search owns. Most of DEAP's selection is sorting
+into fronts, pair by pair in Python, so moocore's does that; both find the same fronts.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Search:
         self.pool = pool
         self.keep = keep
         self.tick = tick
-        self.offspring = settings.offspring or -(-settings.population // 2)
+        self.offspring = settings.offspring or max(2, -(-settings.population // 6))
         self.algorithm = algorithm(
             space,
             objectives,

@@ -48,9 +48,8 @@ def blend(a: Genome, b: Genome, genes: Sequence[Gene], rng: np.random.Generator)
     """Simulated binary crossover (Deb and Agrawal, Complex Systems 9, 1995), rounded to choices.
 
     A number comes from around either parent, the farther off the farther apart the two are; half of
-    the genes are only taken from either, and all those whose choices are names. A small index, so
-    a wide spread, and most mutations to neighbours found more of ZDT's and TNK's fronts than the
-    usual 15 did (``tests/evolve/test_outsiders.py``).
+    the genes are only taken from either, and all those whose choices are names. The spread is wide:
+    with the usual index of 15 less of ZDT's fronts was found (``tests/evolve/test_outsiders.py``).
     """
     child = []
     draws = rng.random((len(genes), 3)).tolist()

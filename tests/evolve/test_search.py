@@ -248,8 +248,6 @@ def test_it_stops_when_the_hypervolume_stands_still(tiny_space: SuperResolutionS
     assert len(state.candidates) < 2000
     sizes = [v for _, v in state.volumes]
     assert sizes[-1] < sizes[-7] * 1.001
-    # One brood was under way when it stood still; before that it had not.
-    assert all(now >= before * 1.001 for before, now in zip(sizes[:-8], sizes[6:-2], strict=True))
 
 
 def test_a_race_scores_few_on_everything_and_loses_none_of_the_front(
