@@ -89,44 +89,79 @@ class Nodes:
     """A Ray of two nodes with one core each."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.address = f"127.0.0.1:{port}"
         self.ray = str(Path(sys.executable).parent / "ray")
-        self.before = set(psutil.pids())
         common = ["--num-cpus", "1", "--disable-usage-stats", "--object-store-memory", "200000000"]
         self._call("start", "--head", "--port", str(port), "--include-dashboard", "false", *common)
-        self.head = self._new()
+        head = self.processes()
         self._call("start", "--address", self.address, *common)
-        self.second = self._new() - self.head
+        self.second = self.processes() - head
 
     def _call(self, *arguments: str) -> None:
-        subprocess.run([self.ray, *arguments], check=True, stdout=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([self.ray, *arguments], check=True, **quiet)
 
-    def _new(self) -> set[int]:
-        return set(psutil.pids()) - self.before
+    def processes(self) -> set[int]:
+        """What belongs to this Ray: its address is in the command."""
+        found = set()
+        for process in psutil.process_iter():
+            try:
+                command = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if self.address in command or f"_server_port={self.port}" in command:
+                found.add(process.pid)
+        return found - {os.getpid()}
+
+    def raylets(self) -> list[psutil.Process]:
+        """The processes that start workers, one a node."""
+        found = []
+        for pid in self.processes():
+            try:
+                process = psutil.Process(pid)
+                if process.name() == "raylet":
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
 
     def workers(self) -> list[int]:
         """Processes that score candidates."""
         found = []
-        for process in psutil.process_iter(["name", "cmdline"]):
-            title = " ".join(process.info["cmdline"] or [])
-            if process.pid not in self.before and "_Evaluator" in title:
-                found.append(process.pid)
+        for raylet in self.raylets():
+            for child in raylet.children(recursive=True):
+                try:
+                    if "_Evaluator" in " ".join(child.cmdline()):
+                        found.append(child.pid)
+                except psutil.Error:
+                    continue
         return found
 
     def kill_second(self) -> None:
-        for pid in self.second | {
+        """The second node, with all that it started."""
+        children = [
             child.pid
-            for parent in self.second
-            if psutil.pid_exists(parent)
-            for child in psutil.Process(parent).children(recursive=True)
-        }:
+            for raylet in self.raylets()
+            if raylet.pid in self.second
+            for child in raylet.children(recursive=True)
+        ]
+        for pid in (*self.second, *children):
             kill(pid)
 
     def close(self) -> None:
-        for pid in self._new():
-            process = psutil.Process(pid) if psutil.pid_exists(pid) else None
-            if process is not None and "ray" in " ".join(process.cmdline()).lower():
-                kill(pid)
+        """Both nodes, or what is left of them."""
+        children = [c.pid for raylet in self.raylets() for c in raylet.children(recursive=True)]
+        drivers = [p for p in self.processes() if "evo_agd.search" in _command(p)]
+        for pid in (*(self.processes() - set(drivers)), *children):
+            kill(pid)
+
+
+def _command(pid: int) -> str:
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return ""
 
 
 def kill(pid: int) -> None:

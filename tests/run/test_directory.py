@@ -8,6 +8,8 @@ import pytest
 
 from evo_agd.config import load
 from evo_agd.errors import InputError
+from evo_agd.evolve.candidates import Candidate
+from evo_agd.evolve.state import SearchState
 from evo_agd.files import write_json, write_text
 from evo_agd.run.directory import RunDirectory, locked, resume, start
 
@@ -89,8 +91,12 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_history_round_trips(tmp_path: Path) -> None:
+def test_the_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     assert run.read_history() == []
-    run.write_history([{"id": "a", "gmacs": 0.1}, {"id": "b", "gmacs": 1 / 3}])
+    found = [
+        Candidate(name, (0,), {"gmacs": gmacs}, 0.0, 0, 0.0)
+        for name, gmacs in (("a", 0.1), ("b", 1 / 3))
+    ]
+    SearchState(candidates=found).write(run.history, run.search_state)
     assert [float(r["gmacs"]) for r in run.read_history()] == [0.1, 1 / 3]
