@@ -139,6 +139,8 @@ def search(arguments: argparse.Namespace) -> None:
         path = arguments.run or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         pipeline = Pipeline(settings, console, arguments.address)
         run = start(path, settings, pipeline.inputs.digest)
+    if pipeline.address is not None:
+        run = RunDirectory(run.path.resolve())
     teacher = pipeline.inputs.teacher
     console.print(
         f"{name}: {pipeline.space.count():.2g} architectures, teacher "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -120,7 +121,12 @@ class Pipeline:
         return cores() if count == "auto" else count
 
     def run(self, run: RunDirectory) -> None:
-        """Run every stage that is not done yet."""
+        """Run every stage that is not done yet.
+
+        On a cluster the run's path has to be absolute.
+        """
+        if self.address is not None:
+            os.chdir(run.path)  # Ray may remove the folder that a job began in under its feet
         train, validation = self.teach(run)
         self._train_supernet(run, train)
         weights = load_file(run.supernet)
