@@ -6,12 +6,17 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from evo_agd.files import write_json
 from evo_agd.search import guarded
+
+if TYPE_CHECKING:
+    from evo_agd.run.directory import RunDirectory
 
 WIDE = 180  # columns
 
@@ -41,6 +46,10 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
+def _run_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
+
+
 def _json_option(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
 
@@ -49,7 +58,7 @@ def _json_option(command: argparse.ArgumentParser) -> None:
 
 
 def _rank_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
+    _run_argument(command)
     command.add_argument("--members", type=_at_least_two, default=16, help="architectures (16)")
     command.add_argument(
         "--near-gmacs", type=float, metavar="X", help="only within 10 %% of X GMACs"
@@ -61,26 +70,35 @@ def _rank_arguments(command: argparse.ArgumentParser) -> None:
     _json_option(command)
 
 
-def _rank(arguments: argparse.Namespace) -> None:
-    from evo_agd.benchmarks.rank import rank
+def _measured(
+    arguments: argparse.Namespace, measure: Callable[[RunDirectory, Console], list[dict[str, Any]]]
+) -> None:
+    """Measure on the run that was named, with nobody else at it, and keep the rows if asked to."""
     from evo_agd.run.directory import RunDirectory, locked
 
-    console = _console()
     run = RunDirectory(arguments.run)
     run.settings()
     with locked(run):
-        rows = rank(
-            run,
-            console,
+        rows = measure(run, _console())
+    if arguments.json:
+        write_json(arguments.json, rows)
+
+
+def _rank(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.rank import rank
+
+    _measured(
+        arguments,
+        partial(
+            rank,
             members=arguments.members,
             near_gmacs=arguments.near_gmacs,
             seeds=arguments.seeds,
             steps=arguments.steps,
             batch=arguments.batch,
             seed=arguments.seed,
-        )
-    if arguments.json:
-        write_json(arguments.json, rows)
+        ),
+    )
 
 
 def _cost_arguments(command: argparse.ArgumentParser) -> None:
@@ -155,7 +173,7 @@ def _quality(arguments: argparse.Namespace) -> None:
 
 
 def _search_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
+    _run_argument(command)
     command.add_argument("--seeds", type=_positive, default=5, help="of each method (5)")
     command.add_argument(
         "--evaluations", type=_at_least_two, help="of each method and seed (those of the run)"
@@ -168,24 +186,20 @@ def _search_arguments(command: argparse.ArgumentParser) -> None:
 
 def _search(arguments: argparse.Namespace) -> None:
     from evo_agd.benchmarks.search import search
-    from evo_agd.run.directory import RunDirectory, locked
 
-    run = RunDirectory(arguments.run)
-    run.settings()
-    with locked(run):
-        rows = search(
-            run,
-            _console(),
+    _measured(
+        arguments,
+        partial(
+            search,
             seeds=arguments.seeds,
             evaluations=arguments.evaluations,
             enumerated=arguments.enumerate,
-        )
-    if arguments.json:
-        write_json(arguments.json, rows)
+        ),
+    )
 
 
 def _throughput_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN", help="a run whose supernet is trained")
+    _run_argument(command)
     command.add_argument(
         "--evaluations", type=_at_least_two, default=240, help="of each search (240)"
     )
@@ -198,20 +212,16 @@ def _throughput_arguments(command: argparse.ArgumentParser) -> None:
 
 def _throughput(arguments: argparse.Namespace) -> None:
     from evo_agd.benchmarks.throughput import throughput
-    from evo_agd.run.directory import RunDirectory, locked
 
-    run = RunDirectory(arguments.run)
-    run.settings()
-    with locked(run):
-        rows = throughput(
-            run,
-            _console(),
+    _measured(
+        arguments,
+        partial(
+            throughput,
             evaluations=arguments.evaluations,
             sample=arguments.sample,
             rounds=arguments.rounds,
-        )
-    if arguments.json:
-        write_json(arguments.json, rows)
+        ),
+    )
 
 
 @dataclass(frozen=True)

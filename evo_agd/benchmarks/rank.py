@@ -19,6 +19,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 from scipy.stats import kendalltau, spearmanr
 
+from evo_agd.benchmarks.trained import pipeline_of
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import cost_values, violation
 from evo_agd.evolve.cluster import cluster
@@ -111,11 +112,8 @@ def rank(
     Trainings that are done are kept in ``RUN/rank`` for later calls with the same budget, and for
     one that was stopped to go on.
     """
-    settings = run.settings()
-    if not run.supernet.is_file():
-        raise InputError(run.path, "a run whose supernet is trained", "no supernet.safetensors")
-    pipeline = Pipeline(settings, console)
-    run.check_inputs(pipeline.inputs.digest)
+    pipeline = pipeline_of(run, console)
+    settings = pipeline.settings
     train, validation = pipeline.teach(run)
     budget = settings.students.model_copy(
         update={

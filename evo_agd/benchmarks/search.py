@@ -17,18 +17,27 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from moocore import hypervolume
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 
 from evo_agd.benchmarks.enumeration import every_genome
+from evo_agd.benchmarks.trained import pipeline_of
 from evo_agd.errors import InputError
-from evo_agd.evolve.candidates import Candidate, cost_values, front, minimised, violation
+from evo_agd.evolve.candidates import (
+    Candidate,
+    affordable,
+    cost_values,
+    front,
+    minimised,
+    violation,
+    volume,
+)
 from evo_agd.evolve.cluster import cluster
 from evo_agd.evolve.scoring import Scored
-from evo_agd.evolve.search import Pool, Race, Search
+from evo_agd.evolve.search import Pool, Race, Search, candidate_of
+from evo_agd.evolve.state import scored
 from evo_agd.files import write_text
 from evo_agd.progress import bar
 from evo_agd.run.directory import RunDirectory
@@ -241,20 +250,16 @@ SEARCHES: dict[str, Callable[[Pipeline, Pool, int, int], list[Candidate]]] = {
 
 
 def _affordable(pipeline: Pipeline, genome: Genome) -> bool:
-    costs = cost_values(pipeline.space.cost(genome))
-    return violation(costs, pipeline.settings.constraints) == 0.0
+    return affordable(genome, pipeline.space, pipeline.settings.constraints)
 
 
 def _candidates(
     pipeline: Pipeline, genomes: Sequence[Genome], results: Sequence[Scored]
 ) -> list[Candidate]:
-    found = []
-    for genome, result in zip(genomes, results, strict=True):
-        values = cost_values(pipeline.space.cost(genome)) | (result.figures or {})
-        broken = violation(values, pipeline.settings.constraints)
-        name = pipeline.space.id_of(genome)
-        found.append(Candidate(name, genome, values, broken, 0, 0.0, result.error))
-    return found
+    return [
+        candidate_of(genome, result, pipeline.space, pipeline.settings.constraints)
+        for genome, result in zip(genomes, results, strict=True)
+    ]
 
 
 class Volume:
@@ -268,15 +273,11 @@ class Volume:
 
     def __call__(self, candidates: Sequence[Candidate]) -> float:
         """0 for none, 1 for the box's best corner."""
-        members = _front(candidates, self.objectives)
-        if not members:
-            return 0.0
-        scaled = (minimised(members, self.objectives) - self.low) / (self.high - self.low)
-        return float(hypervolume(scaled, ref=np.ones(len(self.objectives))))
+        return volume(scored(candidates), self.objectives, self.high, self.low)
 
 
 def _front(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
-    return front([c for c in candidates if not c.failed], objectives)
+    return front(scored(candidates), objectives)
 
 
 def search(
@@ -299,13 +300,10 @@ def search(
         InputError: the supernet is not trained, the space is too large to enumerate, or pymoo is
             missing.
     """
-    settings = run.settings()
     if find_spec("pymoo") is None:  # before anything is scored
         raise InputError("benchmark search", "pymoo (pip install pymoo)", "none")
-    if not run.supernet.is_file():
-        raise InputError(run.path, "a run whose supernet is trained", "no supernet.safetensors")
-    pipeline = Pipeline(settings, console)
-    run.check_inputs(pipeline.inputs.digest)
+    pipeline = pipeline_of(run, console)
+    settings = pipeline.settings
     everyone = every_genome(pipeline.space) if enumerated else []
     everyone = [g for g in everyone if _affordable(pipeline, g)]
     count = evaluations or settings.search.evaluations
@@ -359,16 +357,16 @@ def compared(
     fronts = [_front(candidates, objectives) for candidates in (*found.values(), truth)]
     if not any(fronts):
         raise InputError("constraints", "some architecture that keeps them", "none that was scored")
-    volume = Volume(fronts, objectives)
+    size = Volume(fronts, objectives)
     marks = SHARES if truth else CURVE
     whole = len(truth) or count
-    best = volume(truth) if truth else 1.0
+    best = size(truth) if truth else 1.0
     rows: list[dict[str, Any]] = [
         {
             "method": method,
             "seed": seed,
             "evaluations": len(candidates),
-            "volumes": {f"{m:g}": volume(candidates[: round(m * whole)]) / best for m in marks},
+            "volumes": {f"{m:g}": size(candidates[: round(m * whole)]) / best for m in marks},
         }
         for (method, seed), candidates in found.items()
     ]

@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from scipy.stats import kendalltau
 from torch.nn import functional as F
 
+from evo_agd.benchmarks.trained import pipeline_of
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate
 from evo_agd.evolve.cluster import cluster
@@ -140,14 +141,11 @@ def throughput(
     Raises:
         InputError: the run's supernet is not trained, or it scores on GPUs.
     """
-    settings = run.settings()
-    if not run.supernet.is_file():
-        raise InputError(run.path, "a run whose supernet is trained", "no supernet.safetensors")
+    pipeline = pipeline_of(run, console)
+    settings = pipeline.settings
     if settings.compute.gpus_per_worker:
         raise InputError("compute.gpus_per_worker", "0: this measures processors", "a GPU's share")
     evolution = settings.search.model_copy(update={"evaluations": evaluations, "patience": None})
-    pipeline = Pipeline(settings, console)
-    run.check_inputs(pipeline.inputs.digest)
     train, validation = pipeline.teach(run)
     weights = load_file(run.supernet)
     pairs = thinned(list(validation), settings.search.pictures)

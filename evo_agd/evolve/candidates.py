@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from evo_agd.config.settings import MAXIMISED, Bound
 from evo_agd.space.cost import Cost
-from evo_agd.space.genes import Genome
+from evo_agd.space.genes import Genome, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ def violation(values: Mapping[str, float], constraints: Mapping[Any, Bound]) -> 
             limit = max(abs(bound.max or 0.0), abs(bound.min or 0.0)) or 1.0
             total += bound.violation(values[name]) / limit
     return total
+
+
+def affordable(genome: Genome, space: SearchSpace[Any], constraints: Mapping[Any, Bound]) -> bool:
+    """Whether a genome keeps the constraints on cost, which are known without scoring."""
+    return violation(cost_values(space.cost(genome)), constraints) == 0.0
 
 
 def minimised(candidates: Sequence[Candidate], objectives: Sequence[str]) -> NDArray[np.float64]:

@@ -17,11 +17,12 @@ from deap.base import Fitness
 from deap.tools.emo import assignCrowdingDist
 from moocore import pareto_rank
 
+from evo_agd.config.settings import Evolution
 from evo_agd.evolve.candidates import Candidate, minimised
 from evo_agd.evolve.variation import CROSSOVERS, cross, mutate
 from evo_agd.space.genes import Genome, SearchSpace
 
-DEFAULT_CROSSOVERS = ("blend",)
+DEFAULT_CROSSOVERS = Evolution().crossovers
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from math import comb
 from typing import Any
@@ -63,6 +64,7 @@ class Nsga3(Nsga2):
 
     Args:
         population: how many survive a generation, which the directions are made for.
+        variation: as there.
     """
 
     def __init__(
@@ -71,17 +73,9 @@ class Nsga3(Nsga2):
         objectives: Sequence[str],
         *,
         population: int,
-        crossover_chance: float,
-        mutation_chance: float,
-        crossovers: Sequence[str] = DEFAULT_CROSSOVERS,
+        **variation: Any,
     ) -> None:
-        super().__init__(
-            space,
-            objectives,
-            crossover_chance=crossover_chance,
-            mutation_chance=mutation_chance,
-            crossovers=crossovers,
-        )
+        super().__init__(space, objectives, **variation)
         self.points = reference_points(len(self.objectives), population)
 
     def select(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
@@ -122,18 +116,10 @@ def algorithm(
     crossovers: Sequence[str] = DEFAULT_CROSSOVERS,
 ) -> Nsga2 | Nsga3:
     """NSGA-II, or NSGA-III from four objectives on."""
-    if len(objectives) < MANY:
-        return Nsga2(
-            space,
-            objectives,
-            crossover_chance=crossover_chance,
-            mutation_chance=mutation_chance,
-            crossovers=crossovers,
-        )
-    return Nsga3(
+    kind = Nsga2 if len(objectives) < MANY else partial(Nsga3, population=population)
+    return kind(
         space,
         objectives,
-        population=population,
         crossover_chance=crossover_chance,
         mutation_chance=mutation_chance,
         crossovers=crossovers,

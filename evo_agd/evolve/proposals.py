@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evo_agd.config.settings import Bound
-from evo_agd.evolve.candidates import Candidate, cost_values, violation
+from evo_agd.evolve.candidates import Candidate, affordable
 from evo_agd.evolve.nsga2 import Nsga2
 from evo_agd.space.genes import Genome, SearchSpace
 
@@ -36,7 +36,7 @@ class Proposals:
 
     def affordable(self, genome: Genome) -> bool:
         """Whether a genome keeps the constraints on cost."""
-        return violation(cost_values(self.space.cost(genome)), self.constraints) == 0.0
+        return affordable(genome, self.space, self.constraints)
 
     def __call__(
         self,

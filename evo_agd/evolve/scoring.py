@@ -30,9 +30,10 @@ from torch import Tensor, nn
 
 from evo_agd.nets.elastic import State, Step
 from evo_agd.space.genes import Genome
+from evo_agd.train.loop import mixed
 from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import Pair, to_tensor
-from evo_agd.train.quality import CEILING, LUMA
+from evo_agd.train.quality import LUMA, decibels
 
 # mallopt's numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -87,8 +88,7 @@ class Picture:
         rounded = output.clamp_(0, 1).mul_(255).round_()
         shown = self._shown(rounded)[..., self.border, self.border]
         mean = float(torch.linalg.vector_norm(shown - self.high)) ** 2 / self.high.numel()
-        decibels = CEILING if mean == 0.0 else min(CEILING, 10 * math.log10(255.0**2 / mean))
-        return distance, decibels
+        return distance, decibels(mean)
 
 
 class Scorer:
@@ -97,7 +97,7 @@ class Scorer:
     Args:
         net: with a method ``steps`` from a decoded path to what it does.
         decode: from genomes to paths.
-        precision: under which the network runs, see :func:`evo_agd.train.loop.mixed`.
+        bf16: whether the network runs under BF16, see :func:`evo_agd.train.loop.mixed`.
         prefix_mb: megabytes of activations that may be kept for members that begin alike; each
             of two scorers of a worker has as many.
         extras: further figures by name, of the member as a network of its own.
@@ -168,9 +168,7 @@ class Scorer:
         self.steps_saved += done
         self.steps_run += len(steps) - done
         began = perf_counter()
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False
-        ):
+        with mixed(self.bf16, self.device.type):
             for index, step in enumerate(steps[done:], done + 1):
                 before, state = state, step.run(state)
                 if index < len(steps):

@@ -50,6 +50,34 @@ class Pool(Protocol):
         """What came of the oldest submission."""
 
 
+def candidate_of(
+    genome: Genome,
+    result: Scored,
+    space: SearchSpace[Any],
+    constraints: Mapping[Any, Bound],
+    generation: int = 0,
+) -> Candidate:
+    """A genome with what came of it, its cost, and what it breaks."""
+    values = cost_values(space.cost(genome)) | (result.figures or {})
+    values |= {name + QUICK: value for name, value in (result.quick or {}).items()}
+    return Candidate(
+        space.id_of(genome),
+        genome,
+        values,
+        violation(values, constraints),
+        generation,
+        result.seconds,
+        failed=result.error,
+        raced_out=result.figures is None and not result.error,
+    )
+
+
+def _population(state: SearchState) -> list[Candidate]:
+    """The parents to breed from."""
+    by_id = {c.id: c for c in state.candidates}
+    return [by_id[name] for name in state.population]
+
+
 class Search:
     """NSGA-II, or NSGA-III from four objectives on, over a space.
 
@@ -120,9 +148,7 @@ class Search:
         """Have two broods under way, as long as there is a budget."""
         left = self.settings.evaluations - len(known)
         while len(state.pending) < AHEAD and left > 0 and not self._stands_still(state):
-            by_id = {c.id: c for c in state.candidates}
-            population = [by_id[name] for name in state.population]
-            genomes = self.proposals(population, min(self.offspring, left), known, rng)
+            genomes = self.proposals(_population(state), min(self.offspring, left), known, rng)
             state.generator = dict(rng.bit_generator.state)
             if not genomes:
                 log.info("no new architecture left to try: the space is used up")
@@ -148,7 +174,7 @@ class Search:
         """
         running = [place for place, result in enumerate(quick) if result.figures is not None]
         everyone = [
-            self._candidate(brood.genomes[place], replace(quick[place], quick={}), 0)
+            candidate_of(brood.genomes[place], quick[place], self.space, self.constraints)
             for place in running
         ]
         for c in veterans:
@@ -164,31 +190,16 @@ class Search:
             lambda done: self.tick(before + done, f"generation {generation + 1}")
         )
         fresh = [
-            self._candidate(genome, result, generation)
+            candidate_of(genome, result, self.space, self.constraints, generation)
             for genome, result in zip(brood.genomes, found, strict=True)
         ]
-        by_id = {c.id: c for c in state.candidates}
-        parents = [by_id[name] for name in state.population]
+        parents = _population(state)
         survivors = self.algorithm.select([*parents, *scored(fresh)], self.settings.population)
         state.pending.pop(0)
         state.candidates += fresh
         state.population = [c.id for c in survivors]
         state.generation += 1
         self._measure(state)
-
-    def _candidate(self, genome: Genome, result: Scored, generation: int) -> Candidate:
-        values = cost_values(self.space.cost(genome)) | (result.figures or {})
-        values |= {name + QUICK: value for name, value in (result.quick or {}).items()}
-        return Candidate(
-            self.space.id_of(genome),
-            genome,
-            values,
-            violation(values, self.constraints),
-            generation,
-            result.seconds,
-            failed=result.error,
-            raced_out=result.figures is None and not result.error,
-        )
 
     def _stands_still(self, state: SearchState) -> bool:
         patience = self.settings.patience

@@ -215,7 +215,7 @@ class Workers:
         InputError: GPUs are asked for, and no node has any.
 
     Attributes:
-        network_seconds, busy_seconds: that workers spent inside the network, and scoring at all.
+        network_seconds: that workers spent inside the network.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class Workers:
         self.running: dict[Any, tuple[_Batch, int]] = {}
         self.waiting: deque[_Submission] = deque()
         self.deaths = 0
-        self.network_seconds = self.busy_seconds = 0.0
+        self.network_seconds = 0.0
         for number in range(_places(count, resources.gpus)):
             self.actors.append(None)
             self._start(number)
@@ -326,7 +326,6 @@ class Workers:
         self.deaths = 0
         found, seconds = answer
         self.network_seconds += seconds
-        self.busy_seconds += sum(scored.seconds for scored in found)
         for place, scored in zip(batch.places, found, strict=True):
             if scored.figures is None:
                 self._failed(batch.submission, place, scored)

@@ -28,6 +28,11 @@ from evo_agd.train.sources import (
 SMALLEST_VALIDATION = 3
 
 
+def multiple_of(settings: Settings) -> int:
+    """What the sides of an input have to be divisible by."""
+    return MULTIPLE if settings.scale == 1 else 1
+
+
 class Inputs:
     """The teacher, and which files are trained and judged on.
 
@@ -63,7 +68,7 @@ class Inputs:
     @property
     def multiple(self) -> int:
         """What the sides of an input have to be divisible by."""
-        return MULTIPLE if self.settings.scale == 1 else 1
+        return multiple_of(self.settings)
 
     def _sources(self, *, validation: bool) -> list[Source]:
         settings = self.settings

@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -130,16 +129,10 @@ class Pipeline:
         train, validation = self.teach(run)
         self._train_supernet(run, train)
         weights = load_file(run.supernet)
-        with ExitStack() as stack:
-            if not run.front.exists() or self._unfinished(run):
-                stack.enter_context(cluster(self.address, self.workers))
+        if not run.front.exists() or self._unfinished(run):
+            with cluster(self.address, self.workers):
                 self._search(run, weights, train, validation)
                 self._retrain(run, weights, train)
-            if self.address is None:
-                stack.close()  # a Ray job's folder, in turn, is gone when its driver leaves
-            self._finish(run, train, validation)
-
-    def _finish(self, run: RunDirectory, train: list[Pair], validation: list[Pair]) -> None:
         self._deploy(run, train, validation)
         shutil.rmtree(run.retraining, ignore_errors=True)
         with bar(self.console, "6/6 report", 2) as tick:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from evo_agd.config import Settings
 from evo_agd.config.settings import LATENCY_TABLES, MEASURED
 from evo_agd.deploy.latency import measured_milliseconds
+from evo_agd.deploy.latency_table import PRECISIONS
 from evo_agd.deploy.students import calibration_inputs
 from evo_agd.errors import InputError
 from evo_agd.evolve.workers import Resources, Workers
 from evo_agd.nets.build import Space, builder
+from evo_agd.run.inputs import multiple_of
 from evo_agd.space.genes import Genome
 from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import Pair, middle
@@ -44,8 +46,9 @@ def extra_figures(
         found["psnr_int8"] = partial(_psnr_int8, pairs=list(validation), calibration=crops)
     for name, key in LATENCY_TABLES.items():
         if name in asked and getattr(settings, key) == MEASURED:
+            int8 = PRECISIONS[name] == "int8"
             found[name] = partial(
-                _milliseconds, size=settings.input_size, int8="int8" in name, seconds=TIMED_SECONDS
+                _milliseconds, size=settings.input_size, int8=int8, seconds=TIMED_SECONDS
             )
     return found
 
@@ -80,9 +83,8 @@ def pool_of(
     pairs = thinned(list(validation), settings.search.pictures)
     race: list[Pair] = []
     if settings.search.racing is not None:
-        multiple = 4 if settings.scale == 1 else 1
         least = math.ceil(loss.smallest / settings.scale)
-        race = [middle(p, settings.search.racing, multiple, least) for p in pairs]
+        race = [middle(p, settings.search.racing, multiple_of(settings), least) for p in pairs]
     return Workers(
         count,
         builder(settings),

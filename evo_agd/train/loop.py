@@ -67,10 +67,10 @@ def cores() -> int:
     return os.cpu_count() or 1  # macOS has no affinity
 
 
-def mixed(bf16: bool) -> torch.autocast | nullcontext[None]:
+def mixed(bf16: bool, device: str = "cpu") -> torch.autocast | nullcontext[None]:
     """BF16 autocast, or nothing."""
     # No cache: it is shared by all threads, and slices of weights would not be in it anyway.
-    return torch.autocast("cpu", torch.bfloat16, cache_enabled=False) if bf16 else nullcontext()
+    return torch.autocast(device, torch.bfloat16, cache_enabled=False) if bf16 else nullcontext()
 
 
 @contextmanager

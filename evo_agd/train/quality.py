@@ -39,19 +39,24 @@ def luma_squared_error(image: Photo, reference: Photo, border: int) -> float:
     return float(np.mean(difference**2))
 
 
+def decibels(squared_error: float) -> float:
+    """PSNR in dB of a mean squared error of 8-bit values; 100 dB for none, so that it is finite."""
+    if squared_error == 0.0:
+        return CEILING
+    return min(CEILING, 10.0 * math.log10(255.0**2 / squared_error))
+
+
 def psnr_y(image: Photo, reference: Photo, border: int) -> float:
     """PSNR in dB on studio-range luma, ``border`` (the scale) pixels cropped.
 
     Equal images have 100 dB, so that means and files stay finite.
     """
-    error = luma_squared_error(image, reference, border)
-    return CEILING if error == 0.0 else min(CEILING, 10.0 * math.log10(255.0**2 / error))
+    return decibels(luma_squared_error(image, reference, border))
 
 
 def psnr_rgb(image: Photo, reference: Photo) -> float:
     """PSNR in dB over all three channels, nothing cropped; 100 dB for equal images."""
-    error = float(np.mean((image.astype(np.float64) - reference) ** 2))
-    return CEILING if error == 0.0 else min(CEILING, 10.0 * math.log10(255.0**2 / error))
+    return decibels(float(np.mean((image.astype(np.float64) - reference) ** 2)))
 
 
 def psnr(output: Photo, pair: Pair) -> float:
