@@ -10,7 +10,7 @@ search: $(READY)
 	$(BIN)/python -m evo_agd.search
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -117,6 +117,7 @@ def search(arguments: argparse.Namespace) -> None:
     """
     # Late: the command line should answer --help and typing errors before torch is loaded.
     from evo_agd.deploy.latency_table import setting_of
+    from evo_agd.evolve.cluster import check_outlives_job
     from evo_agd.run.directory import RunDirectory, locked, resume, start
     from evo_agd.run.pipeline import Pipeline, resolved
 
@@ -137,6 +138,7 @@ def search(arguments: argparse.Namespace) -> None:
     else:
         settings = resolved(load(arguments.space, assignments))
         path = arguments.run or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        check_outlives_job(path)
         pipeline = Pipeline(settings, console, arguments.address)
         run = start(path, settings, pipeline.inputs.digest)
     if pipeline.address is not None:

@@ -89,14 +89,18 @@ def nodes(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nod
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     found = Nodes(free_port(), free_port(), folder, [])
     small = ["--num-cpus 1", "--disable-usage-stats", "--object-store-memory 200000000"]
+
+    def agent() -> str:  # else all Rays of a machine want the same port for it
+        return f"--dashboard-agent-listen-port {free_port()}"
+
     try:
         board = f"--dashboard-port {found.dashboard} --include-dashboard true"
         command = written("ray start --head").replace("6379", str(found.port))
-        done = found.shell(command, board, *small)
+        done = found.shell(command, board, agent(), *small)
         assert done.returncode == 0, done.stderr
         found.pids.append(ray_processes(found.port))
         command = written("ray start --address", HEAD="127.0.0.1").replace("6379", str(found.port))
-        done = found.shell(command, *small)
+        done = found.shell(command, agent(), *small)
         assert done.returncode == 0, done.stderr
         found.pids.append(ray_processes(found.port) - found.pids[0])
         yield found
@@ -140,6 +144,9 @@ def test_two_nodes_give_the_front_of_one_worker(nodes: Nodes, alone: bytes) -> N
 def test_a_job_gives_the_same(nodes: Nodes, alone: bytes) -> None:
     run = nodes.folder / "job"
     places = {"HEAD:8265": f"127.0.0.1:{nodes.dashboard}", "SPACE": "tiny", "RUN": str(run)}
+    lost = written("ray job submit", **places | {"RUN": "here"})
+    done = nodes.shell(lost, *SMALL)
+    assert done.returncode != 0 and "--run: expected a path from the root on" in done.stdout
     done = nodes.shell(written("ray job submit", **places), *SMALL)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (run / "front.json").read_bytes() == alone

@@ -34,7 +34,7 @@ from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate
 from evo_agd.evolve.cluster import cluster
 from evo_agd.evolve.search import Search, Tick
-from evo_agd.evolve.state import SearchState, scored
+from evo_agd.evolve.state import SearchState, Store, scored
 from evo_agd.evolve.workers import Build, Workers
 from evo_agd.nets.build import builder
 from evo_agd.progress import bar
@@ -162,6 +162,7 @@ def throughput(
     def macs(candidates: Sequence[Candidate]) -> float:
         return 1e9 * share * sum(c.values["gmacs"] for c in candidates)
 
+    folder = run.path / "benchmark"
     total = rounds * (evaluations * len(ways) + sample * len(plain))
     with cluster(None, count + 3), bar(console, "throughput", total) as tick:
         pools = {
@@ -185,10 +186,7 @@ def throughput(
                     seed=settings.seed + number,
                     pool=pool,
                     start=pipeline.start,
-                    keep=lambda s: s.write(
-                        run.path / "benchmark" / "history.csv",
-                        run.path / "benchmark" / "state.json",
-                    ),
+                    keep=Store(folder / "history.csv", folder / "state.json"),
                     tick=partial(_tick_behind, tick, done),
                 )
                 network = pool.network_seconds

@@ -202,7 +202,7 @@ class Evolution(Section):
     racing: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Score all candidates on the middle of the pictures first, this share of their area; only
     those that nothing dominates there are scored on all of it."""
-    prefix_mb: PositiveFloat = 128.0
+    prefix_mb: PositiveFloat = 256.0
     """Megabytes of activations that each worker keeps for architectures that begin alike."""
 
 

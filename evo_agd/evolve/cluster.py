@@ -7,11 +7,16 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from evo_agd.errors import InputError
+
+# Of Ray: in the environment of a job's processes, and above the copy of its working directory.
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+RESOURCES = "runtime_resources"
 
 
 def check_address(address: str) -> None:
@@ -34,6 +39,18 @@ def check_address(address: str) -> None:
 def address_of(option: str | None) -> str | None:
     """The cluster to join: the option's, else that of the Ray job that this process is part of."""
     return option or os.environ.get("RAY_ADDRESS") or None
+
+
+def check_outlives_job(run: Path) -> None:
+    """Refuse to write a run into the folder that Ray makes for a job, and removes with it.
+
+    Raises:
+        InputError: this process is part of a job, and ``run`` lies in the job's working directory.
+    """
+    here = Path.cwd()
+    if JOB in os.environ and RESOURCES in here.parts and run.resolve().is_relative_to(here):
+        expected = "a path from the root on, since this job's own folder is removed when it ends"
+        raise InputError("--run", expected, run)
 
 
 @contextmanager

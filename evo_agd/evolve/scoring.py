@@ -6,6 +6,7 @@ What it took, measured by ``benchmark throughput`` (``benchmarks/throughput.md``
   and children begin like their parents. The states behind each step are kept, those that were
   not asked for longest go first, so neighbours in a batch and later generations find them.
 * **Channels last**, and no enlarged pictures (:func:`evo_agd.nets.upsamplers.enlarged`).
+* **Outputs compared in one go** (:mod:`evo_agd.evolve.comparing`).
 * **Memory that is kept.** glibc gives blocks of megabytes back to the kernel when they are freed
   and gets them back page by page: a third of the time went there.
 
@@ -28,12 +29,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evo_agd.evolve.comparing import Reference
 from evo_agd.nets.elastic import State, Step
 from evo_agd.space.genes import Genome
 from evo_agd.train.loop import mixed
 from evo_agd.train.losses import DistillationLoss
-from evo_agd.train.pairs import Pair, to_tensor
-from evo_agd.train.quality import LUMA, decibels
+from evo_agd.train.pairs import Pair
 
 # mallopt's numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -64,33 +65,6 @@ class Scored:
     quick: dict[str, float] | None = None
 
 
-class Picture:
-    """A validation picture, ready to be compared with."""
-
-    def __init__(self, pair: Pair, loss: DistillationLoss, device: torch.device) -> None:
-        self.low, self.teacher = (to_tensor([p]).to(device) for p in (pair.low, pair.teacher))
-        self.loss = loss
-        scale = pair.high.shape[0] // pair.low.shape[0]
-        self.border = slice(scale, -scale) if scale > 1 else slice(None)
-        self.luma = torch.tensor(LUMA, dtype=torch.float32, device=device) if scale > 1 else None
-        shown = self._shown((to_tensor([pair.high]).to(device) * 255).round_())
-        self.high = shown[..., self.border, self.border].contiguous()
-
-    def _shown(self, x: Tensor) -> Tensor:
-        """What PSNR looks at: the luma less its offset, (H, W) or all channels (1, 3, H, W)."""
-        if self.luma is None:
-            return x
-        return torch.mv(x.permute(0, 2, 3, 1).reshape(-1, 3), self.luma).view(x.shape[2:])
-
-    def compare(self, output: Tensor) -> tuple[float, float]:
-        """Distance to the teacher and PSNR in dB of an output (1, 3, H, W), which is used up."""
-        distance = float(self.loss.to_teacher(output, self.teacher))
-        rounded = output.clamp_(0, 1).mul_(255).round_()
-        shown = self._shown(rounded)[..., self.border, self.border]
-        mean = float(torch.linalg.vector_norm(shown - self.high)) ** 2 / self.high.numel()
-        return distance, decibels(mean)
-
-
 class Scorer:
     """Holds a supernet and the validation pictures, and scores members on them.
 
@@ -119,7 +93,7 @@ class Scorer:
         self.net: Any = net.eval().to(device=self.device).to(memory_format=torch.channels_last)
         self.decode = decode
         loss = loss.to(self.device)
-        self.pictures = [Picture(pair, loss, self.device) for pair in validation]
+        self.pictures = [Reference(pair, loss, self.device) for pair in validation]
         self.bf16 = bf16
         self.extras = dict(extras)
         self.kept = _Kept(prefix_mb * 1e6)

@@ -125,10 +125,13 @@ class Search:
             crossovers=settings.crossovers,
         )
         self.proposals = Proposals(space, self.algorithm, constraints, start)
+        self.archive: list[Candidate] = []
+        self.measured = 0
 
     def run(self, state: SearchState | None = None) -> SearchState:
         """Search until the budget or the space is used up, from ``state`` if there is one."""
         state = state or SearchState()
+        self.archive, self.measured = [], 0
         rng = np.random.default_rng([self.seed, SEARCH])
         if state.generator:
             rng.bit_generator.state = state.generator
@@ -209,16 +212,19 @@ class Search:
         return before > 0.0 and now < before * (1 + GROWTH)
 
     def _measure(self, state: SearchState) -> None:
-        candidates = scored(state.candidates)
-        if state.box is None and candidates:
-            first = minimised(candidates, self.objectives)
-            reference = reference_point(candidates, self.objectives)
+        fresh = scored(state.candidates[self.measured :])
+        if state.box is None and fresh:
+            first = minimised(fresh, self.objectives)
+            reference = reference_point(fresh, self.objectives)
             spread = reference - first.min(axis=0)
             state.box = (reference.tolist(), (first.min(axis=0) - spread).tolist())
+        # What is dominated adds no volume, and there is much of it.
+        self.archive = front([*self.archive, *fresh], self.objectives)
+        self.measured = len(state.candidates)
         size = 0.0
         if state.box is not None:
             reference, ideal = (np.array(p) for p in state.box)
-            size = volume(candidates, self.objectives, reference, ideal)
+            size = volume(self.archive, self.objectives, reference, ideal)
         state.volumes.append((len(state.candidates), size))
 
     def front(self, state: SearchState) -> list[Candidate]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from evo_agd.errors import InputError
@@ -45,34 +47,19 @@ class SearchState:
     """Evaluations so far and hypervolume, per generation."""
     box: tuple[list[float], list[float]] | None = None
     """Reference and ideal point of the hypervolume, fixed by the first generation."""
+    lines: Lines = field(default_factory=lambda: Lines(), repr=False, compare=False)
+    """The history as text, as far as it was written."""
 
     def to_json(self) -> str:
         """All but the candidates themselves."""
-        value = {k: v for k, v in self.__dict__.items() if k not in ("candidates", "pending")}
-        pending = [asdict(brood) for brood in self.pending]
+        own = ("candidates", "pending", "lines")
+        value = {k: v for k, v in self.__dict__.items() if k not in own}
+        pending = [{"genomes": brood.genomes, "known": brood.known} for brood in self.pending]
         return json.dumps(value | {"evaluated": len(self.candidates), "pending": pending})
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The history, one row per evaluated architecture; what it has no figure of is empty."""
-        names = dict.fromkeys(name for c in self.candidates for name in c.values)
-        rows = []
-        for c in self.candidates:
-            row: dict[str, Any] = {"generation": c.generation, "id": c.id}
-            row["genome"] = " ".join(map(str, c.genome))
-            row |= {name: c.values.get(name, "") for name in names}
-            row |= {"violation": c.violation, "seconds": round(c.seconds, 4)}
-            rows.append(row | {"failed": c.failed, "raced_out": int(c.raced_out)})
-        return rows
 
     def write(self, history: Path, state: Path) -> None:
         """Replace both files, each whole."""
-        buffer = io.StringIO()
-        rows = self.rows()
-        if rows:
-            writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        write_text(history, buffer.getvalue())
+        write_text(history, self.lines.text(self.candidates))
         write_text(state, self.to_json())
 
     @classmethod
@@ -100,6 +87,66 @@ class SearchState:
             return cls(candidates=candidates, **raw)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(state, "the state of this search", error) from error
+
+
+class Store:
+    """Keeps the two files of a search up to date, but for the last second.
+
+    The search would end the same with any of its states; writing each of them, and waiting for the
+    disk, took a tenth of what breeding and scoring leave of two cores.
+    """
+
+    def __init__(self, history: Path, state: Path, seconds: float = 1.0) -> None:
+        self.files = history, state
+        self.seconds = seconds
+        self.last = -math.inf
+
+    def __call__(self, state: SearchState) -> None:
+        """Write, where the files are older than that."""
+        if monotonic() - self.last >= self.seconds:
+            self.write(state)
+
+    def write(self, state: SearchState) -> None:
+        """Write now, as at the end."""
+        state.write(*self.files)
+        self.last = monotonic()
+
+
+class Lines:
+    """The history as CSV, a row per evaluated architecture; what it has no figure of is empty.
+
+    It is written anew with each generation, but only what is new is made: at a thousand
+    architectures making all of it took as long as breeding.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+        self.made: list[str] = []
+
+    def text(self, candidates: Sequence[Candidate]) -> str:
+        """All of it; ``candidates`` are those of last time and more."""
+        if not candidates:
+            return ""
+        fresh = candidates[len(self.made) :]
+        names = dict.fromkeys(name for c in fresh for name in c.values)
+        if not names.keys() <= self.names.keys():
+            self.names |= names
+            self.made.clear()
+            fresh = candidates
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        for c in fresh:
+            writer.writerow(self._row(c))
+            self.made.append(buffer.getvalue())
+            buffer.seek(0)
+            buffer.truncate()
+        writer.writerow([*OWN_COLUMNS[:3], *self.names, *OWN_COLUMNS[3:]])
+        return buffer.getvalue() + "".join(self.made)
+
+    def _row(self, c: Candidate) -> list[Any]:
+        figures = [c.values.get(name, "") for name in self.names]
+        front = [c.generation, c.id, " ".join(map(str, c.genome)), *figures]
+        return [*front, c.violation, round(c.seconds, 4), c.failed, int(c.raced_out)]
 
 
 def _candidate(row: dict[str, str]) -> Candidate:

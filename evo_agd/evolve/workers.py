@@ -38,8 +38,10 @@ log = logging.getLogger(__name__)
 
 AHEAD = 2  # batches given to a worker: one to work on, one that waits behind it
 RETRIES = 3  # of one genome
-SHARE = 3  # a worker is first given a third of its part of what there is, then of the rest, ...
+SHARE = 2  # a worker is first given half of its part of what there is, then of the rest, ...
+LEAST = 2  # at a time: a call of Ray takes a millisecond of the driver's, which shares the cores
 DEATHS = 20  # of workers in a row without one result between them
+STARTS = 3  # of a worker that never answers, until its place is given up
 PATIENCE = 60.0  # seconds without any answer before the log says so
 
 Build = Callable[[], tuple[nn.Module, Callable[[Genome], Any]]]
@@ -140,14 +142,21 @@ class _Submission:
 
     Args:
         order: their places, those that share a front together.
+        work: what each genome is to be done, in any unit.
         workers: how many there are; each has a part of its own, so that neighbours go to one.
     """
 
     def __init__(
-        self, genomes: Sequence[Genome], order: Sequence[int], workers: int, race: Race | None
+        self,
+        genomes: Sequence[Genome],
+        order: Sequence[int],
+        work: Sequence[float],
+        workers: int,
+        race: Race | None,
     ) -> None:
         self.genomes = genomes
         self.order = order
+        self.work = work
         self.workers = workers
         self.race = race
         self.quick = race is not None
@@ -170,7 +179,8 @@ class _Submission:
             return [self.alone.popleft()]
         part = self.parts[worker % len(self.parts)]
         if part:
-            return [part.popleft() for _ in range(-(-len(part) // SHARE))]
+            count = max(LEAST, -(-len(part) // SHARE))
+            return [part.popleft() for _ in range(min(count, len(part)))]
         longest = max(self.parts, key=len)  # help the one that has most left, from its end
         return [longest.pop()] if longest else []
 
@@ -197,8 +207,13 @@ class _Submission:
         self._deal([i for i in self.order if i in through])
 
     def _deal(self, places: Sequence[int]) -> None:
-        parts = np.array_split(np.array(places, dtype=int), self.workers)
-        self.parts = [deque(part.tolist()) for part in parts]
+        """Give each worker a part of as much work."""
+        self.parts = [deque() for _ in range(self.workers)]
+        total, before = sum(self.work[i] for i in places), 0.0
+        for place in places:
+            middle = before + self.work[place] / 2
+            self.parts[min(int(self.workers * middle / total), self.workers - 1)].append(place)
+            before += self.work[place]
 
 
 class Workers:
@@ -210,6 +225,7 @@ class Workers:
         weights, validation, race, loss, extras: go to the object store once; ``race`` are the
             pictures of quick scores, ``extras`` see :class:`~evo_agd.evolve.scoring.Scorer`.
         order: sorts genomes so that those that share a front stand together.
+        work: roughly what a genome takes, in any unit above 0.
 
     Raises:
         InputError: GPUs are asked for, and no node has any.
@@ -228,10 +244,12 @@ class Workers:
         loss: DistillationLoss,
         resources: Resources,
         order: Callable[[Genome], Any],
+        work: Callable[[Genome], float],
         race: Sequence[Pair] = (),
         extras: Extras = MappingProxyType({}),
     ) -> None:
         self.order = order
+        self.work = work
         self.kind: Any = ray.remote(num_cpus=1, num_gpus=resources.gpus)(_Evaluator)
         shared = (_arrays(weights), list(validation), list(race), loss, dict(extras))
         stored = [ray.put(v) for v in shared]
@@ -239,6 +257,8 @@ class Workers:
         self.actors: list[Any] = []
         self.starting: dict[Any, int] = {}
         self.nodes: dict[int, str] = {}
+        self.starts: Counter[int] = Counter()
+        """Of each place, since its worker last answered."""
         self.running: dict[Any, tuple[_Batch, int]] = {}
         self.waiting: deque[_Submission] = deque()
         self.deaths = 0
@@ -250,6 +270,7 @@ class Workers:
     def _start(self, number: int) -> None:
         """Put a new actor in a place; it is given work when it answers, wherever that may be."""
         actor = self.actors[number] = self.kind.remote(*self.arguments)
+        self.starts[number] += 1
         self.starting[actor.node.remote()] = number
 
     def submit(self, genomes: Sequence[Genome], *, race: Race | None = None) -> None:
@@ -260,7 +281,8 @@ class Workers:
                 only the places that it returns for these scores.
         """
         order = sorted(range(len(genomes)), key=lambda i: self.order(genomes[i]))
-        self.waiting.append(_Submission(genomes, order, len(self.actors), race))
+        work = [self.work(genome) for genome in genomes]
+        self.waiting.append(_Submission(genomes, order, work, len(self.actors), race))
         self._feed()
 
     def collect(self, tick: Callable[[int], None] = lambda done: None) -> list[Scored]:
@@ -291,7 +313,9 @@ class Workers:
         held = Counter(number for _, number in self.running.values())
         absent = set(self.starting.values())
         for number, actor in enumerate(self.actors):
-            for _ in range(AHEAD - held[number] if number not in absent else 0):
+            if actor is None or number in absent:
+                continue
+            for _ in range(AHEAD - held[number]):
                 batch = self._next(number)
                 if batch is None:
                     break
@@ -320,6 +344,7 @@ class Workers:
             return
         if batch is None:
             self.nodes[number] = answer
+            self.starts[number] = 0
             if not self.starting:
                 log.info("%d workers on %d nodes", len(self.nodes), len(set(self.nodes.values())))
             return
@@ -344,12 +369,19 @@ class Workers:
         """Start another worker in its place and have others do what it held.
 
         Raises:
-            RuntimeError: workers die as fast as they are started.
+            RuntimeError: workers die as fast as they are started, or none of them starts.
         """
-        self.deaths += 1
+        self.deaths += batch is not None
         if self.deaths > DEATHS:
             raise RuntimeError(f"workers die as fast as they are started: {error}") from error
-        self._start(number)
+        if self.starts[number] < STARTS:
+            self._start(number)
+        else:  # as on a node without evo_agd; the others do without
+            self.actors[number] = None
+            reason = " ".join(str(error).split())
+            log.warning("worker %d did not start %d times: %s", number, STARTS, reason[-600:])
+            if not any(self.actors):
+                raise RuntimeError(f"no worker starts: {reason[-400:]}") from error
         held = [(r, b) for r, (b, other) in self.running.items() if other == number]
         for reference, _ in held:
             del self.running[reference]
@@ -368,7 +400,7 @@ class Workers:
 
     def close(self) -> None:
         """Free the actors."""
-        for actor in self.actors:
+        for actor in filter(None, self.actors):
             ray.kill(actor)
 
 

@@ -27,7 +27,7 @@ from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate, cost_values
 from evo_agd.evolve.cluster import address_of, check_address, cluster
 from evo_agd.evolve.search import Search, check_constraints
-from evo_agd.evolve.state import SearchState
+from evo_agd.evolve.state import SearchState, Store
 from evo_agd.evolve.workers import Workers
 from evo_agd.files import write_json
 from evo_agd.nets.build import space_of, supernet_of
@@ -231,6 +231,7 @@ class Pipeline:
         settings = self.settings
 
         state = SearchState.read(run.history, run.search_state)
+        store = Store(run.history, run.search_state)
         pool = self.pool(weights, train, validation)
         with bar(self.console, "3/6 search", settings.search.evaluations) as tick:
             search = Search(
@@ -241,10 +242,12 @@ class Pipeline:
                 seed=settings.seed,
                 pool=pool,
                 start=self.start,
-                keep=lambda state: state.write(run.history, run.search_state),
+                keep=store,
                 tick=tick,
             )
-            found = search.front(search.run(state))
+            state = search.run(state)
+            store.write(state)
+            found = search.front(state)
         pool.close()
         write_json(run.front, [front_entry(c) for c in found])
 

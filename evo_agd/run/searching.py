@@ -29,6 +29,7 @@ from evo_agd.train.sources import thinned
 
 log = logging.getLogger(__name__)
 
+UNSEEN = 0.5  # GMACs that take as long as all that no GMAC is in (sr_x4_small)
 TIMED_SECONDS = 0.5  # of runs of a candidate whose milliseconds are measured
 
 Figure = Callable[[nn.Module], float]
@@ -97,6 +98,7 @@ def pool_of(
             gpus=settings.compute.gpus_per_worker,
         ),
         order=space.reading_order,
+        work=lambda genome: UNSEEN + space.cost(genome).gmacs,
         race=race,
         extras=extra_figures(settings, train, pairs),
     )

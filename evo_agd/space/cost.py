@@ -55,12 +55,16 @@ class ConvLayer:
 
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates for a network input of ``height`` x ``width`` pixels."""
-        grid = self.zoom / self.stride if self.transposed else self.zoom
-        return int(self.weights * (height * grid) * (width * grid))
+        return self._macs(height * width, self.stride if self.transposed else 1)
 
     def published_macs(self, height: int, width: int) -> int:
         """As thop and most papers count: transposed convolutions on the output's grid."""
-        return int(self.weights * (height * self.zoom) * (width * self.zoom))
+        return self._macs(height * width, 1)
+
+    def _macs(self, pixels: int, reduction: int) -> int:
+        """On a grid of ``zoom / reduction``; in integers, which a search counts fast enough."""
+        over, under = self.zoom.numerator, self.zoom.denominator * reduction
+        return self.weights * pixels * over**2 // under**2
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,11 @@ class DistillationLoss(nn.Module):
             sides.append(SMALLEST[LPIPS_NETS[str(self.lpips.pnet_type)]])
         return max(sides)
 
+    @property
+    def only_l1(self) -> bool:
+        """Whether :meth:`to_teacher` is nothing but the mean absolute difference."""
+        return set(self.weights).intersection(TEACHER_TERMS) <= {"teacher_l1"}
+
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: LPIPS has dropout inside."""
         return super().train(False)

@@ -177,14 +177,17 @@ def nodes_of(folder: Path) -> dict[str, float]:
         return token.is_file() and token.read_text() == kept
 
     asked = [
-        sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False))
+        sees.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
+        ).remote()
         for n in nodes
     ]
+    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=NODE_SECONDS)
     seeing = 0
-    for task in asked:
+    for answer in answered:
         try:
-            seeing += bool(ray.get(task.remote(), timeout=NODE_SECONDS))
-        except RayError:  # a node that has just gone
+            seeing += bool(ray.get(answer))
+        except RayError:  # a node that has just gone, or that has no evo_agd
             continue
     token.unlink()
     if seeing == len(nodes):

@@ -95,7 +95,7 @@ def make(
 
 
 def text(state: SearchState) -> str:
-    return state.to_json() + str(state.rows())
+    return state.to_json() + state.lines.text(state.candidates)
 
 
 def test_the_same_seed_gives_the_same_search(tiny_space: SuperResolutionSpace) -> None:
@@ -240,7 +240,7 @@ def test_what_fails_is_recorded_and_never_chosen(tiny_space: SuperResolutionSpac
     failed = {c.id for c in state.candidates if c.failed}
     assert failed and not failed & set(state.population)
     assert not failed & {c.id for c in search.front(state)}
-    assert {r["failed"] for r in state.rows() if r["id"] in failed} == {"NaN"}
+    assert {c.failed for c in state.candidates if c.id in failed} == {"NaN"}
 
 
 def test_it_stops_when_the_hypervolume_stands_still(tiny_space: SuperResolutionSpace) -> None:

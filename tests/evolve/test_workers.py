@@ -43,6 +43,7 @@ class World:
             loss=self.loss,
             resources=Resources(bf16=False, prefix_mb=5.0, gpus=others.pop("gpus", 0.0)),
             order=self.space.reading_order,
+            work=lambda genome: self.space.cost(genome).gmacs,
             **{k: v for k, v in arguments.items() if k != "gpus"},
         )
 
@@ -159,6 +160,18 @@ def test_a_deadly_candidate_fails_and_its_neighbours_do_not(small: World) -> Non
     found = pool.collect()
     assert [scored.figures is None for scored in found] == [False] * 3 + [True] + [False] * 4
     assert found[3].error == "its worker died"
+    pool.close()
+
+
+def nothing() -> Any:
+    raise ModuleNotFoundError("No module named 'evo_agd'")
+
+
+def test_workers_that_never_start_are_told(small: World) -> None:
+    pool = small.pool(1, build=nothing)
+    pool.submit(small.genomes[:2])
+    with pytest.raises(RuntimeError, match="no worker starts: .*No module named 'evo_agd'"):
+        pool.collect()
     pool.close()
 
 
