@@ -48,7 +48,7 @@ class Shuffle(Upsampler):
             self.conv.weight.mul_(START)
 
     def forward(self, x: Tensor, width: int | None = None) -> Tensor:
-        return F.pixel_shuffle(self.conv(x), self.scale)
+        return _shuffled(self.conv, x, 3, self.scale)
 
     def cut(self, features: int, width: int) -> Shuffle:
         child = Shuffle(features, width, self.scale)
@@ -70,14 +70,35 @@ class ShuffleTwice(Upsampler):
     def forward(self, x: Tensor, width: int | None = None) -> Tensor:
         # pixel_shuffle counts channels first and phases last: a prefix of 4w channels is w whole
         # ones, so narrow upsamplers are prefixes of wide ones here too.
-        y = F.pixel_shuffle(self.first(x, width and 4 * width), 2)
-        return F.pixel_shuffle(self.last(activate_(y)), self.rest)
+        y = _shuffled(self.first, x, width or self.first.weight.shape[0] // 4, 2)
+        return _shuffled(self.last, activate_(y), 3, self.rest)
 
     def cut(self, features: int, width: int) -> ShuffleTwice:
         child = ShuffleTwice(features, width, 2 * self.rest)
         child.first = self.first.cut(features, 4 * width, 3)
         child.last = self.last.cut(width, 3 * self.rest**2, 3)
         return child
+
+
+def _shuffled(conv: ElasticConv, x: Tensor, channels: int, by: int) -> Tensor:
+    """A convolution and a sub-pixel shuffle to so many channels.
+
+    In inference mode the convolution has its outputs in the order in which the enlarged picture has
+    them in memory, channels last: then whole rows of a phase are moved, in half of the time.
+    """
+    if not torch.is_inference_mode_enabled():
+        return F.pixel_shuffle(conv(x, channels * by**2), by)
+    weight, bias = conv.slices(x.shape[1], channels * by**2, conv.weight.shape[-1])
+    weight = _phases_first(weight, channels)
+    bias = None if bias is None else _phases_first(bias, channels)
+    y = F.conv2d(x, weight, bias, padding="same").permute(0, 2, 3, 1)
+    n, height, width, _ = y.shape
+    y = y.reshape(n, height, width, by, by * channels).permute(0, 1, 3, 2, 4)
+    return y.reshape(n, height * by, width * by, channels).permute(0, 3, 1, 2)
+
+
+def _phases_first(part: Tensor, channels: int) -> Tensor:
+    return part.unflatten(0, (channels, -1)).transpose(0, 1).flatten(0, 1)
 
 
 class Nearest(Upsampler):

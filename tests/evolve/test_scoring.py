@@ -67,9 +67,9 @@ def test_what_is_shared_changes_no_bit(name: str) -> None:
         assert figures["distillation_loss"] == pytest.approx(here.distillation_loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("upsampler", ["nearest", "esrgan"])
+@pytest.mark.parametrize("upsampler", ["nearest", "esrgan", "shuffle", "shuffle_twice"])
 @pytest.mark.parametrize("scale", [2, 4])
-def test_enlarging_without_enlarging_is_the_same(upsampler: str, scale: int) -> None:
+def test_the_short_cuts_of_inference_are_the_same(upsampler: str, scale: int) -> None:
     from evo_agd.nets.upsamplers import UPSAMPLER_CLASSES
 
     torch.manual_seed(0)

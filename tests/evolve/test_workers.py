@@ -170,7 +170,7 @@ def nothing() -> Any:
 def test_workers_that_never_start_are_told(small: World) -> None:
     pool = small.pool(1, build=nothing)
     pool.submit(small.genomes[:2])
-    with pytest.raises(RuntimeError, match="no worker starts: .*No module named 'evo_agd'"):
+    with pytest.raises(RuntimeError, match=r"no worker starts: .*No module named 'evo_agd'"):
         pool.collect()
     pool.close()
 
