@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 PLACES = {
-    "": ("teacher", "latency_table"),
+    "": ("teacher", "latency_table", "latency_int8_table"),
     "data": ("train", "validation", "train_low", "validation_low"),
     "features": ("weights",),
     "lpips": ("weights",),
     "judge": ("inception",),
+    "search": ("start_front",),
 }
+NO_FILES = ("bundled", "measured")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _FUNCTION = re.compile(r"(?P<code>[^:]+\.py|[\w.]+):(?P<name>\w+)")
 
@@ -25,7 +27,7 @@ def _expanded(text: str) -> str:
 
 def _absolute(text: str, folder: Path) -> str:
     text = _expanded(text)
-    if text == "bundled":
+    if text in NO_FILES:
         return text
     function = _FUNCTION.fullmatch(text)
     if function is None:

@@ -266,7 +266,7 @@ class Settings(Section):
     """A file of measured milliseconds per layer, or ``measured`` for every candidate's own; there
     is a ``latency_ms`` with it."""
     latency_int8_table: str | None = None
-    """The same in INT8, for ``latency_int8_ms``."""
+    """The same in INT8, for ``latency_int8_ms``; ``bundled`` is one of the default space."""
     supernet: SupernetTraining
     search: Evolution = Evolution()
     students: StudentTraining

@@ -11,6 +11,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -39,6 +40,10 @@ NETWORK_BUDGET = 4.0  # and a network
 MOST_RUNS = 30  # of a model in a pass
 DRAW = 5  # random-stream key
 
+BUNDLED = "bundled"
+# What INT8 convolutions run on, as Linux names it; without, they are not worth much.
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+
 Tick = Callable[[int, str], None]
 Precision = Literal["fp32", "int8"]
 PRECISIONS: dict[str, Precision] = {"latency_ms": "fp32", "latency_int8_ms": "int8"}
@@ -66,9 +71,48 @@ def read_tables(settings: Settings, space: Space) -> None:
     found: dict[str, dict[ConvLayer, float] | None] = {}
     for name, key in LATENCY_TABLES.items():
         file = getattr(settings, key)
-        unnamed = file is None or file == MEASURED
-        found[name] = None if unnamed else read_table(Path(file), space, PRECISIONS[name])
+        asked = name in (*settings.objectives, *settings.constraints)
+        if file is None or file == MEASURED or (file == BUNDLED and not asked):
+            found[name] = None
+        elif file == BUNDLED:
+            found[name] = _bundled(key, space, PRECISIONS[name])
+        else:
+            found[name] = read_table(Path(file), space, PRECISIONS[name])
     space.latency, space.latency_int8 = found["latency_ms"], found["latency_int8_ms"]
+
+
+def _bundled(key: str, space: Space, precision: Precision) -> dict[ConvLayer, float]:
+    """The table that travels with the package: the layers of the default space, in INT8.
+
+    Raises:
+        InputError: another precision or space.
+    """
+    path = Path(str(files("evo_agd"))) / "latency_tables" / "sr_x4_small.int8.json"
+    try:
+        return read_table(path, space, precision)
+    except InputError as error:
+        made = "python -m evo_agd.benchmark latency SPACE.yaml --int8 --to FILE"
+        expected = (
+            f"a table of this space, as `{made}` measures, or objectives without milliseconds, "
+            f"since the bundled one is of {path.stem} at 256x256"
+        )
+        raise InputError(key, expected, error.found) from error
+
+
+def machine() -> str:
+    """The processor that milliseconds are measured on, with what it has for INT8."""
+    name, flags = platform.processor() or platform.machine(), ""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return name
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            name = value.strip()
+        elif key.strip() in ("flags", "Features"):
+            flags = value
+    return ", ".join([name, *(flag for flag in INT8_FLAGS if flag in flags.split())])
 
 
 def read_table(
@@ -213,7 +257,7 @@ def measure_table(
             cases.append(_Timed(layer_key(layer), tuple(files), models.shape))
         found = _milliseconds(cases, threads=threads, budget=BUDGET, tick=tick)
     return {
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "system": platform.system(),
         "cores": cores(),
         "threads": threads,

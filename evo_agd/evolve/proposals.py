@@ -19,7 +19,7 @@ class Proposals:
     """Genomes that are new and keep the constraints on cost, which is known without scoring.
 
     Args:
-        start: what the first ones begin with, behind the two extremes.
+        start: what the first ones begin with, behind the two extremes of the space.
     """
 
     def __init__(
@@ -32,7 +32,10 @@ class Proposals:
         self.space = space
         self.algorithm = algorithm
         self.constraints = constraints
-        self.start = list(start)
+        # And then the extremes of every family (of a pair of operator and upsampler, say): without
+        # them a search now and then misses a part of the front (benchmarks/search.md).
+        families = [*space.smallest(), *space.anchors()]
+        self.start = [*start, *filter(self.affordable, dict.fromkeys(families))]
 
     def affordable(self, genome: Genome) -> bool:
         """Whether a genome keeps the constraints on cost."""

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from evo_agd.run.directory import RunDirectory
 
+MILLISECONDS = {"latency_ms": "table ms", "latency_int8_ms": "INT8 table ms"}
+
 Row = dict[str, Any]
 
 
@@ -112,15 +114,15 @@ def front_table(run: RunDirectory, rows: list[Row] | None = None) -> Table:
         title=f"Pareto front: {len(rows)} members",
         caption="GMACs at the space's input size, convolutions only; PSNR in dB",
     )
-    timed = any("latency_ms" in row for row in rows)
+    timed = [name for name in MILLISECONDS if any(name in row for row in rows)]
     table.add_column("id", overflow="fold")
-    latency = ("table ms",) if timed else ()
+    latency = [MILLISECONDS[name] for name in timed]
     for heading in ("GMACs", "params", *latency, "distillation", "PSNR", "retrained"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         reached = f"{row['student']['psnr']:.2f}" if row["student"] else ""
         cells = [row["id"], f"{row['gmacs']:.2f}", f"{row['params']:,}"]
-        cells += [f"{row['latency_ms']:.1f}"] if timed else []
+        cells += [f"{row[name]:.1f}" for name in timed]
         cells += [f"{row['distillation_loss']:.4f}", f"{row['psnr']:.2f}", reached]
         table.add_row(*cells)
     return table

@@ -211,13 +211,15 @@ def test_a_shipped_space_is_found_by_its_name(
 )
 def test_latency_needs_its_table(name: str, key: str) -> None:
     objectives = f"objectives=[gmacs, {name}, psnr]"
+    none = "latency_int8_table=null"
     line = f"{key}: a file or measured, since {name} is asked for"
     with pytest.raises(InputError, match=line):
-        load(None, [objectives])
+        load(None, [objectives, none])
     with pytest.raises(InputError, match=line):
-        load(None, [f"constraints.{name}.max=3"])
-    for value in ("t.json", "measured"):
-        assert getattr(load(None, [objectives, f"{key}={value}"]), key) is not None
+        load(None, ["objectives=[gmacs, psnr]", f"constraints.{name}.max=3", none])
+    for value in ("measured", "bundled"):
+        assert getattr(load(None, [objectives, f"{key}={value}"]), key) == value
+    assert getattr(load(None, [objectives, f"{key}=t.json"]), key) == str(Path("t.json").resolve())
 
 
 def test_int8_figures_are_objectives_of_cost_and_of_quality() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evo_agd.benchmark import main
 from evo_agd.benchmarks.counting import open_space
 from evo_agd.config import load
-from evo_agd.config.load import shipped
+from evo_agd.config.load import DEFAULT, shipped
 from evo_agd.deploy import latency_table
 from evo_agd.deploy.latency_table import (
     every_layer,
@@ -222,7 +222,7 @@ def test_settings_give_a_space_its_tables(tmp_path: Path) -> None:
     table = made(space)
     table["layers"] = dict.fromkeys(table["layers"], 0.5)
     int8.write_text(json.dumps(table | {"precision": "int8"}))
-    settings = load(None)
+    settings = load(None, ["objectives=[gmacs, psnr]"])
 
     def read(**tables: str | None) -> None:
         read_tables(settings.model_copy(update=tables), space)
@@ -237,6 +237,18 @@ def test_settings_give_a_space_its_tables(tmp_path: Path) -> None:
     assert space.latency is None and space.latency_int8 is None
     with pytest.raises(InputError, match="of INT8 layers, found one of FP32"):
         read(latency_int8_table=str(fp32))
+
+
+def test_the_bundled_table_is_of_the_default_space_and_says_so_elsewhere() -> None:
+    settings = load(None)
+    space = open_space(Path(DEFAULT))
+    read_tables(settings, space)
+    costs = [space.cost(g).latency_int8_ms for g in (*space.smallest(), *space.anchors())]
+    assert all(isinstance(c, float) and c > 1 for c in costs) and len(set(costs)) > 10
+    with pytest.raises(InputError, match=r"latency_int8_table: .* or objectives without"):
+        read_tables(settings, super_resolution())
+    other = load(None, ["objectives=[gmacs, psnr]"])  # what nobody asks for need not fit
+    read_tables(other, super_resolution())
 
 
 @pytest.mark.usefixtures("quick")
