@@ -161,7 +161,7 @@ def test_rank_compares_scores_with_training_alone(
     assert "all that were found" in capsys.readouterr().err
 
 
-def test_milliseconds_from_a_table_are_an_objective_and_a_constraint(
+def test_milliseconds_from_a_table_and_measured_are_objectives_and_constraints(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = space_of(load(world / "tiny.yaml"))
@@ -170,13 +170,16 @@ def test_milliseconds_from_a_table_are_an_objective_and_a_constraint(
     table.write_text(json.dumps({"input_size": [256, 256], "layers": layers}))
     run = tmp_path / "run"
     arguments = [str(world / "tiny.yaml"), "--run", str(run), "--latency-table", str(table)]
-    arguments += ["--set", "objectives=[latency_ms, params, psnr]"]
+    arguments += ["--set", "objectives=[latency_ms, latency_int8_ms, params, psnr]"]
+    arguments += ["--set", "latency_int8_table=measured", "--set", "search.evaluations=6"]
+    arguments += ["--set", "students.count=1"]
     limit = 0.8 * max(space.cost(g).gmacs for g in space.anchors()) * 1e4 * 256 / 65536
     assert search.main([*arguments, "--set", f"constraints.latency_ms.max={limit}"]) == 0
     front = json.loads((run / "front.json").read_text())
     space.latency = read_table(table, space)
     for member in front:
         assert member["latency_ms"] == space.cost(tuple(member["genome"])).latency_ms <= limit
+        assert 0 < member["latency_int8_ms"] < 1000
     assert "table ms" in capsys.readouterr().out or pareto.main([str(run)]) == 0
     table.write_text(json.dumps({"input_size": [256, 256], "layers": {}}))
     line = refused(capsys, *arguments[:1], *arguments[3:])
