@@ -110,7 +110,8 @@ class Nodes:
                 command = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if self.address in command or f"_server_port={self.port}" in command:
+            # Nodes name each other by whichever address of this machine Ray chose.
+            if f":{self.port}" in command or f"_server_port={self.port}" in command:
                 found.add(process.pid)
         return found - {os.getpid()}
 
@@ -171,6 +172,40 @@ def kill(pid: int) -> None:
         return
 
 
+TARGETS = ("driver", "worker", "node")
+
+
+def disturbed(run: Path, target: str, rng: random.Random, lasts: float) -> dict[str, object] | None:
+    """Kill ``target`` at a random moment of the search of ``run`` and let it end; None if too late.
+
+    Args:
+        lasts: seconds that a search takes, about.
+    """
+    nodes = Nodes(20000 + rng.randrange(20000))
+    search = Search(run, "--address", nodes.address)
+    try:
+        while not (nodes.workers() or search.done) and search.driver.poll() is None:
+            time.sleep(0.05)
+        # From before the first generation on to near the end.
+        time.sleep(rng.uniform(0, lasts))
+        workers, at = nodes.workers(), search.evaluations()
+        if search.done or not workers:
+            return None
+        if target == "driver":
+            os.killpg(search.driver.pid, signal.SIGKILL)
+        elif target == "worker":
+            kill(rng.choice(workers))
+        else:
+            nodes.kill_second()
+        if search.done:
+            return None
+        search.wait()
+        return {"of": target, "evaluations_then": at, "drivers": search.starts}
+    finally:
+        search.stop()
+        nodes.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
@@ -179,7 +214,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
-    rows = []
+    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         whole = Search(copy(arguments.run, Path(folder) / "whole"), "--set", "compute.workers=1")
         began = None
@@ -189,39 +224,20 @@ def main() -> None:
         lasts = time.monotonic() - (began or time.monotonic())
         whole.wait()
         front = (whole.run / "front.json").read_bytes()
-        for number in range(arguments.kills):
-            target = ("driver", "worker", "node")[number % 3]
-            nodes = Nodes(20000 + rng.randrange(20000))
-            search = Search(
-                copy(arguments.run, Path(folder) / str(number)), "--address", nodes.address
-            )
-            try:
-                while not nodes.workers() and search.driver.poll() is None:
-                    time.sleep(0.05)
-                # From before the first generation on to near the end.
-                time.sleep(rng.uniform(0, lasts))
-                at = search.evaluations()
-                in_time = not search.done
-                if target == "driver":
-                    os.killpg(search.driver.pid, signal.SIGKILL)
-                elif target == "worker" and nodes.workers():
-                    kill(rng.choice(nodes.workers()))
-                else:
-                    nodes.kill_second()
-                search.wait()
-                same = (search.run / "front.json").read_bytes() == front
-            finally:
-                search.stop()
-                nodes.close()
-            shutil.rmtree(search.run)
-            row = {"kill": number + 1, "of": target, "evaluations_then": at}
-            row |= {"before_the_end": in_time, "drivers": search.starts, "same_front": same}
-            rows.append(row)
-            sys.stdout.write(json.dumps(row) + "\n")
-            sys.stdout.flush()
+        for attempt in range(10 * arguments.kills):
+            if len(rows) == arguments.kills:
+                break
+            run = copy(arguments.run, Path(folder) / str(attempt))
+            row = disturbed(run, TARGETS[len(rows) % 3], rng, lasts)
+            if row is not None:
+                row["same_front"] = (run / "front.json").read_bytes() == front
+                rows.append({"kill": len(rows) + 1, **row})
+                sys.stdout.write(json.dumps(rows[-1]) + "\n")
+                sys.stdout.flush()
+            shutil.rmtree(run)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    sys.exit(not all(row["same_front"] for row in rows))
+    sys.exit(len(rows) < arguments.kills or not all(row["same_front"] for row in rows))
 
 
 if __name__ == "__main__":
