@@ -108,7 +108,7 @@ def test_rows_of_all_methods_and_a_summary_of_their_ratios(
 def test_the_same_seed_scores_the_same(tiny_space: SuperResolutionSpace, tmp_path: Path) -> None:
     def once() -> dict[Any, list[Genome]]:
         scores = scores_of(tmp_path, Fake(tiny_space))
-        _, found = score_all(pipeline_of(tiny_space), scores, seeds=2, count=20, everyone=())
+        _, found = score_all(pipeline_of(tiny_space), scores, seeds=2, count=COUNT, everyone=())
         return {key: [c.genome for c in candidates] for key, candidates in found.items()}
 
     first = once()
