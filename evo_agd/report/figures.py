@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from evo_agd.report.table import Row
+from evo_agd.report.table import MILLISECONDS, Row
 
 INK, MUTED, ACCENT, WARM = "#24303d", "#9aa5b1", "#1f6feb", "#d1572b"
 
@@ -24,6 +24,12 @@ def _layout(figure: go.Figure, x: str, y: str) -> go.Figure:
         hoverlabel={"font": {"family": "ui-monospace, monospace"}},
     )
     return figure
+
+
+def _milliseconds(row: Row) -> str:
+    """What a member of the front may be there for beside GMACs."""
+    known = [f"{row[name]:.1f} {words}" for name, words in MILLISECONDS.items() if name in row]
+    return "".join(f"<br>{text}" for text in known)
 
 
 def front_figure(
@@ -50,7 +56,7 @@ def front_figure(
     figure.add_scatter(
         x=[r["gmacs"] for r in rows],
         y=[r["psnr"] for r in rows],
-        text=[r["id"] for r in rows],
+        text=[r["id"] + _milliseconds(r) for r in rows],
         name="front (supernet score)",
         mode="markers",
         marker={"color": ACCENT, "size": 8},

@@ -23,6 +23,18 @@ PAGE_COLUMNS = (
     Column("PSNR supernet", "{:.2f}", "psnr_supernet"),
 )
 
+WORDS = {
+    "gmacs": "GMACs",
+    "params": "parameters",
+    "memory_mb": "memory",
+    "int8_memory_mb": "INT8 memory",
+    "latency_ms": "milliseconds",
+    "latency_int8_ms": "INT8 milliseconds",
+    "distillation_loss": "distance to the teacher",
+    "psnr": "PSNR",
+    "psnr_int8": "INT8 PSNR",
+}
+
 
 def write_page(run: RunDirectory, settings: Settings, validation: Sequence[Pair]) -> None:
     """Write the page of a finished run."""
@@ -49,6 +61,7 @@ def write_page(run: RunDirectory, settings: Settings, validation: Sequence[Pair]
         columns=PAGE_COLUMNS + columns_of(first),
         references=references(first),
         evaluated=len(history),
+        objectives=", ".join(WORDS.get(name, name) for name in settings.objectives),
         strips=strips(run, shown, validation[:STRIPS]),
         settings=dump(settings),
     )
