@@ -129,6 +129,10 @@ def search(arguments: argparse.Namespace) -> None:
     name = (arguments.space or Path(DEFAULT)).stem
     if arguments.resume:
         path = arguments.run or newest_unfinished(arguments.space and arguments.space.stem)
+    else:
+        path = arguments.run or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    check_outlives_job(path)
+    if arguments.resume:
         RunDirectory(path).check()
         own = RunDirectory(path).config
         settings = resolved(load(arguments.space or own, assignments))
@@ -137,8 +141,6 @@ def search(arguments: argparse.Namespace) -> None:
         name = path.name
     else:
         settings = resolved(load(arguments.space, assignments))
-        path = arguments.run or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        check_outlives_job(path)
         pipeline = Pipeline(settings, console, arguments.address)
         run = start(path, settings, pipeline.inputs.digest)
     if pipeline.address is not None:
