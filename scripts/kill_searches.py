@@ -29,6 +29,7 @@ import psutil  # isort: skip
 KEPT = ("config.yaml", "inputs.txt", "supernet.safetensors", "teacher")
 os.environ["RAY_AUTH_MODE"] = "disabled"  # of nodes that only this machine can reach
 LIMIT = 600.0  # seconds a search may take
+TARGETS = ("driver", "worker", "node")
 
 
 def copy(run: Path, to: Path) -> Path:
@@ -170,9 +171,6 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-TARGETS = ("driver", "worker", "node")
 
 
 def disturbed(run: Path, target: str, rng: random.Random, lasts: float) -> dict[str, object] | None:

@@ -71,7 +71,7 @@ def kill_in(stage: str, arguments: list[str], run: Path) -> None:
     )
 
     def reached() -> bool:
-        begun = log.exists() and f"{stage}" in log.read_text()[before:]
+        begun = log.exists() and stage in log.read_text()[before:]
         # Of the search something should be there to go on with.
         return begun and ("search" not in stage or (run / "search/state.json").exists())
 

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from evo_agd.config.settings import BUNDLED, MEASURED
+
 PLACES = {
     "": ("teacher", "latency_table", "latency_int8_table"),
     "data": ("train", "validation", "train_low", "validation_low"),
@@ -15,7 +17,7 @@ PLACES = {
     "judge": ("inception",),
     "search": ("start_front",),
 }
-NO_FILES = ("bundled", "measured")
+NO_FILES = (BUNDLED, MEASURED)
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _FUNCTION = re.compile(r"(?P<code>[^:]+\.py|[\w.]+):(?P<name>\w+)")
 

@@ -25,6 +25,8 @@ ANALYTIC = frozenset(
     {"gmacs", "params", "memory_mb", "int8_memory_mb", "latency_ms", "latency_int8_ms"}
 )
 """Objectives of cost, which are counted; with ``measured`` milliseconds are timed instead."""
+BUNDLED = "bundled"
+"""In place of a file or a folder: what travels with the packages."""
 MEASURED = "measured"
 """In place of a latency table: every candidate is built and timed."""
 LATENCY_TABLES = {"latency_ms": "latency_table", "latency_int8_ms": "latency_int8_table"}
@@ -37,9 +39,9 @@ Weight = Annotated[float, Field(ge=0)]
 class Data(Section):
     """Where the photographs of super-resolution are."""
 
-    train: str = "bundled"
+    train: str = BUNDLED
     """A folder of high-resolution photographs, a DIV2K or BasicSR layout, or ``bundled``."""
-    validation: str = "bundled"
+    validation: str = BUNDLED
     train_low: str | None = None
     """A folder of low-resolution counterparts; without, they are made by bicubic reduction."""
     validation_low: str | None = None
@@ -295,7 +297,7 @@ class SuperResolutionSettings(Settings):
     task: Literal["super_resolution"]
     scale: Literal[2, 4] = 4
     genes: SuperResolutionGenes
-    teacher: str = "bundled"
+    teacher: str = BUNDLED
     data: Data = Data()
 
 

@@ -23,7 +23,7 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from evo_agd.config import Settings
-from evo_agd.config.settings import LATENCY_TABLES, MEASURED
+from evo_agd.config.settings import BUNDLED, LATENCY_TABLES, MEASURED
 from evo_agd.deploy.latency import clock, quantized_for_timing
 from evo_agd.deploy.layer_models import places, probe
 from evo_agd.deploy.onnx_file import export, session
@@ -40,7 +40,6 @@ NETWORK_BUDGET = 4.0  # and a network
 MOST_RUNS = 30  # of a model in a pass
 DRAW = 5  # random-stream key
 
-BUNDLED = "bundled"
 # What INT8 convolutions run on, as Linux names it; without, they are not worth much.
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 

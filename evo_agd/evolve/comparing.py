@@ -2,7 +2,7 @@
 
 A candidate's picture is compared once and thrown away, so what this costs is memory traffic: torch
 makes a tensor for each of the ten steps between an output and its PSNR, which together took a
-third of the time that the network took. On the processor they are three loops here, compiled on
+sixth of a worker's time. On the processor they are three loops here, compiled on
 first use (numba, Lam et al., LLVM-HPC 2015), over one row of the picture at a time.
 """
 
@@ -98,7 +98,7 @@ class Reference:
     """
 
     def __init__(self, pair: Pair, loss: DistillationLoss, device: torch.device) -> None:
-        self.low, self.teacher = (to_tensor([p]).to(device) for p in (pair.low, pair.teacher))
+        self.low = to_tensor([pair.low]).to(device)
         self.loss = loss
         scale = pair.high.shape[0] // pair.low.shape[0]
         # Enlargements are judged by their luma inside a border, translations by everything.
@@ -111,6 +111,8 @@ class Reference:
             teacher = np.ascontiguousarray(pair.teacher).reshape(pair.teacher.shape[0], -1)
             truth = self.truth if scale > 1 else self.truth.flatten(1)
             self.rows = (teacher, np.ascontiguousarray(truth.numpy()), self.luma.numpy())
+        else:
+            self.teacher = to_tensor([pair.teacher]).to(device)
 
     def _shown(self, x: Tensor) -> Tensor:
         """What PSNR looks at: the luma less its offset, (H, W), or all channels, (H, W, 3)."""
@@ -123,7 +125,7 @@ class Reference:
         """Distance to the teacher and PSNR in dB of an output (1, 3, H, W), which is used up."""
         if self.compiled:
             distance, squares = _sums(_rows(output), *self.rows, self.border)
-            distance /= self.teacher.numel()
+            distance /= output.numel()
         else:
             distance = float(self.loss.to_teacher(output, self.teacher))
             difference = self._shown(output.clamp_(0, 1).mul_(255).round_()) - self.truth

@@ -126,12 +126,12 @@ class Search:
         )
         self.proposals = Proposals(space, self.algorithm, constraints, start)
         self.archive: list[Candidate] = []
-        self.measured = 0
+        """The front of what the running search has scored."""
 
     def run(self, state: SearchState | None = None) -> SearchState:
         """Search until the budget or the space is used up, from ``state`` if there is one."""
         state = state or SearchState()
-        self.archive, self.measured = [], 0
+        self.archive = front(scored(state.candidates), self.objectives)
         rng = np.random.default_rng([self.seed, SEARCH])
         if state.generator:
             rng.bit_generator.state = state.generator
@@ -202,7 +202,7 @@ class Search:
         state.candidates += fresh
         state.population = [c.id for c in survivors]
         state.generation += 1
-        self._measure(state)
+        self._measure(state, scored(fresh))
 
     def _stands_still(self, state: SearchState) -> bool:
         patience = self.settings.patience
@@ -211,8 +211,7 @@ class Search:
         before, now = state.volumes[-1 - patience][1], state.volumes[-1][1]
         return before > 0.0 and now < before * (1 + GROWTH)
 
-    def _measure(self, state: SearchState) -> None:
-        fresh = scored(state.candidates[self.measured :])
+    def _measure(self, state: SearchState, fresh: Sequence[Candidate]) -> None:
         if state.box is None and fresh:
             first = minimised(fresh, self.objectives)
             reference = reference_point(fresh, self.objectives)
@@ -220,7 +219,6 @@ class Search:
             state.box = (reference.tolist(), (first.min(axis=0) - spread).tolist())
         # What is dominated adds no volume, and there is much of it.
         self.archive = front([*self.archive, *fresh], self.objectives)
-        self.measured = len(state.candidates)
         size = 0.0
         if state.box is not None:
             reference, ideal = (np.array(p) for p in state.box)

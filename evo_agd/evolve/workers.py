@@ -142,7 +142,7 @@ class _Submission:
 
     Args:
         order: their places, those that share a front together.
-        work: what each genome is to be done, in any unit.
+        work: roughly what each genome takes, in any unit above 0.
         workers: how many there are; each has a part of its own, so that neighbours go to one.
     """
 

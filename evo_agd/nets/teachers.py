@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
 
+from evo_agd.config.settings import BUNDLED
 from evo_agd.errors import InputError
 from evo_agd.nets.foreign import (
     FUNCTION,
@@ -37,7 +38,6 @@ from evo_agd.nets.published import (
 )
 from evo_agd.nets.students import ARCHITECTURE, WEIGHTS, read_student
 
-BUNDLED = "bundled"
 TILE = 128  # input pixels that go through the teacher at once; bounds memory
 OVERLAP = 16  # input pixels of context around a tile
 RANGES = ("auto", "unit", "symmetric")

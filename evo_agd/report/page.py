@@ -61,7 +61,7 @@ def write_page(run: RunDirectory, settings: Settings, validation: Sequence[Pair]
         columns=PAGE_COLUMNS + columns_of(first),
         references=references(first),
         evaluated=len(history),
-        objectives=", ".join(WORDS.get(name, name) for name in settings.objectives),
+        objectives=", ".join(WORDS[name] for name in settings.objectives),
         strips=strips(run, shown, validation[:STRIPS]),
         settings=dump(settings),
     )

@@ -87,7 +87,13 @@ class DistillationLoss(nn.Module):
     @property
     def only_l1(self) -> bool:
         """Whether :meth:`to_teacher` is nothing but the mean absolute difference."""
-        return set(self.weights).intersection(TEACHER_TERMS) <= {"teacher_l1"}
+        return set(self._teacher_weights) == {"teacher_l1"}
+
+    @property
+    def _teacher_weights(self) -> dict[str, float]:
+        """The terms that look at the teacher, or L1 if there are none."""
+        weights = {k: v for k, v in self.weights.items() if k in TEACHER_TERMS}
+        return weights or {"teacher_l1": 1.0}
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: LPIPS has dropout inside."""
@@ -110,8 +116,7 @@ class DistillationLoss(nn.Module):
         Raises:
             ValueError: pictures smaller than the backbone can look at.
         """
-        weights = {k: v for k, v in self.weights.items() if k in TEACHER_TERMS}
-        weights = weights or {"teacher_l1": 1.0}
+        weights = self._teacher_weights
         terms = self._terms(tuple(weights), output.float(), teacher, teacher)
         total = sum(weights.values())
         # Shares, not sums: that of a single term is exactly 1.

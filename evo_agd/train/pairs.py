@@ -15,7 +15,6 @@ from torch import Tensor
 
 from evo_agd.errors import InputError
 from evo_agd.train.images import Photo
-from evo_agd.train.sources import BUNDLED as BUNDLED
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
+from evo_agd.config.settings import BUNDLED
 from evo_agd.errors import InputError
 from evo_agd.train.images import entries, has_photos, list_photos
 
@@ -18,7 +19,6 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-BUNDLED = "bundled"
 # Colour photographs that travel in the wheels of scikit-image and scikit-learn.
 BUNDLED_TRAIN = (
     ("skimage.data", "chelsea.png"),

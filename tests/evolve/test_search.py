@@ -17,7 +17,7 @@ from evo_agd.evolve.nsga2 import Nsga2
 from evo_agd.evolve.nsga3 import Nsga3
 from evo_agd.evolve.scoring import Scored
 from evo_agd.evolve.search import Race, Search, candidate_of, check_constraints
-from evo_agd.evolve.state import SearchState
+from evo_agd.evolve.state import Lines, SearchState, Store
 from evo_agd.evolve.variation import mutate
 from evo_agd.space.genes import Genome
 from evo_agd.space.super_resolution import SuperResolutionSpace
@@ -95,7 +95,7 @@ def make(
 
 
 def text(state: SearchState) -> str:
-    return state.to_json() + state.lines.text(state.candidates)
+    return state.to_json() + Lines().text(state.candidates)
 
 
 def test_the_same_seed_gives_the_same_search(tiny_space: SuperResolutionSpace) -> None:
@@ -114,7 +114,7 @@ def test_stopped_and_resumed_gives_the_same_front(
     kept: list[tuple[bytes, bytes]] = []
 
     def keep(state: SearchState) -> None:
-        state.write(history, file)
+        Store(history, file).write(state)
         kept.append((history.read_bytes(), file.read_bytes()))
 
     def fails(genome: Genome) -> bool:
@@ -133,7 +133,7 @@ def test_stopped_and_resumed_gives_the_same_front(
 def test_a_damaged_state_is_told(tmp_path: Path, tiny_space: SuperResolutionSpace) -> None:
     history, file = tmp_path / "history.csv", tmp_path / "state.json"
     assert SearchState.read(history, file) is None
-    make(tiny_space, Oracle(tiny_space), keep=lambda s: s.write(history, file)).run()
+    make(tiny_space, Oracle(tiny_space), keep=Store(history, file).write).run()
     rows = history.read_text().splitlines(keepends=True)
     history.write_text("".join(rows[:10]))
     with pytest.raises(InputError, match=r"state\.json"):

@@ -9,7 +9,7 @@ import pytest
 from evo_agd.config import load
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate
-from evo_agd.evolve.state import SearchState
+from evo_agd.evolve.state import SearchState, Store
 from evo_agd.files import write_json, write_text
 from evo_agd.run.directory import RunDirectory, locked, resume, start
 
@@ -98,5 +98,5 @@ def test_the_history_is_read_as_it_was_written(tmp_path: Path) -> None:
         Candidate(name, (0,), {"gmacs": gmacs}, 0.0, 0, 0.0)
         for name, gmacs in (("a", 0.1), ("b", 1 / 3))
     ]
-    SearchState(candidates=found).write(run.history, run.search_state)
+    Store(run.history, run.search_state).write(SearchState(candidates=found))
     assert [float(r["gmacs"]) for r in run.read_history()] == [0.1, 1 / 3]
