@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from evo_agd.benchmarks.model_cost import ModelCost, model_cost
 from evo_agd.benchmarks.published_figures import INPUT_SIZE, PUBLISHED, SCALE, published_set
 from evo_agd.errors import InputError
+from evo_agd.nets.model_cost import ModelCost, model_cost
 from evo_agd.nets.teachers import Teacher, load_teacher
 from evo_agd.progress import bar
 from evo_agd.train.images import Photo, crop_to_multiple, downscale, read_photo, upscale

@@ -11,8 +11,10 @@ from time import perf_counter, thread_time
 import numpy as np
 import onnxruntime
 
-from evo_agd.deploy.onnx_file import export, quantize, session
+from evo_agd.deploy.onnx_file import export, session
+from evo_agd.deploy.quantizing import quantize
 from evo_agd.nets.build import Student
+from evo_agd.nets.integer_form import integer_form
 
 WARM_UP = 3
 ROUNDS = 15
@@ -30,7 +32,9 @@ def clock(threads: int) -> Callable[[], float]:
     return thread_time if threads == 1 else perf_counter
 
 
-def milliseconds(models: Mapping[str, onnxruntime.InferenceSession], size: int) -> dict[str, float]:
+def milliseconds(
+    models: Mapping[str, onnxruntime.InferenceSession], size: int, *, rounds: int = ROUNDS
+) -> dict[str, float]:
     """Median milliseconds of each model on one ``size`` x ``size`` input.
 
     The models take turns, so that whatever else the machine does meets all of them alike; ratios
@@ -38,7 +42,7 @@ def milliseconds(models: Mapping[str, onnxruntime.InferenceSession], size: int) 
     """
     x = np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)
     taken: dict[str, list[float]] = {name: [] for name in models}
-    for turn in range(WARM_UP + ROUNDS):
+    for turn in range(WARM_UP + rounds):
         for name, model in models.items():
             feed = {model.get_inputs()[0].name: x}
             began = perf_counter()
@@ -86,7 +90,7 @@ def measured_milliseconds(
     taken: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.onnx"
-        export(student, path)
+        export(integer_form(student) if int8 else student, path)
         model = session(quantized_for_timing(path, 3) if int8 else path, threads)
     x = np.random.default_rng(0).random((1, 3, *size), dtype=np.float32)
     feed = {model.get_inputs()[0].name: x}

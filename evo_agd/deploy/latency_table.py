@@ -29,6 +29,7 @@ from evo_agd.deploy.layer_models import places, probe
 from evo_agd.deploy.onnx_file import export, session
 from evo_agd.errors import InputError
 from evo_agd.nets.build import Space, student_of
+from evo_agd.nets.integer_form import integer_form
 from evo_agd.space.cost import ConvLayer
 from evo_agd.space.genes import Genome, SearchSpace
 from evo_agd.train.loop import cores
@@ -246,7 +247,7 @@ def measure_table(
         for index, (layer, place) in enumerate(places(space).items()):
             if int8:
                 tick(0, f"quantizing {layer_key(layer)}")
-            models = probe(layer, place, space.scale, size)
+            models = probe(layer, place, space.scale, size, int8=int8)
             parts = [models.whole] if models.rest is None else [models.whole, models.rest]
             files: list[Path] = []
             for part in parts:
@@ -341,7 +342,7 @@ def table_error(
             path = Path(folder) / f"{index}.onnx"
             student = student_of(space.decode(genome)).folded()
             _bias(student)
-            export(student, path)
+            export(integer_form(student) if int8 else student, path)
             files = (quantized_for_timing(path, 3) if int8 else path,)
             cases.append(_Timed(space.id_of(genome), files, (1, 3, *size)))
         measured = _milliseconds(cases, threads=threads, budget=NETWORK_BUDGET, tick=tick)

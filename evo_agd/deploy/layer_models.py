@@ -11,6 +11,8 @@ too, and stands alone (3 %).
 In INT8 the layout is channels last, and what FP32 does on the way takes a pass of its own: a
 leaky ReLU, and an addition, whose sum is quantized anew. So each layer is timed with just what
 follows it: an activation, an addition or neither. (A ReLU is the range of what is in front of it.)
+Tails of sub-pixel shuffles are in their integer form (:mod:`evo_agd.nets.integer_form`), at the low
+resolution, and the base with them.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Place(Enum):
 
     All that is no convolution (enlargements, shuffles, the last addition) is counted with a layer
     that a member has exactly once where it has the other; the activation behind the body is the
-    stem's.
+    stem's. What is said of the base holds for FP32; in INT8 it goes with the last layer.
     """
 
     BODY = "between two convolutions, with the activation behind it"
@@ -96,8 +98,17 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(value, name))
         return name
 
-    def convolve(self, x: str, layer: ConvLayer, *, active: bool = True) -> str:
-        """The layer with its norm and activation."""
+    def pad(self, x: str, *, mode: str) -> str:
+        """By a pixel on each side."""
+        name = f"w{len(self.weights)}"
+        sides = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+        self.weights.append(numpy_helper.from_array(sides, name))
+        return self.add("Pad", x, name, mode=mode)
+
+    def convolve(
+        self, x: str, layer: ConvLayer, *, active: bool = True, padded: bool = False
+    ) -> str:
+        """The layer with its norm and activation; ``padded`` where its input has been."""
         groups, side = layer.groups, layer.kernel
         ends = (layer.c_in, layer.c_out) if layer.transposed else (layer.c_out, layer.c_in)
         shape = (ends[0], ends[1] // groups, side, side)
@@ -107,7 +118,7 @@ class _Graph:
         if layer.bias:
             weights.append(self.weight(np.zeros(layer.c_out, np.float32)))
         sizes: dict[str, Any] = {"kernel_shape": [side] * 2, "strides": [layer.stride] * 2}
-        sizes["pads"] = [side // 2] * 4
+        sizes["pads"] = [0 if padded else side // 2] * 4
         if layer.transposed:
             sizes["output_padding"] = [layer.stride - 1] * 2
         kind = "ConvTranspose" if layer.transposed else "Conv"
@@ -160,13 +171,16 @@ def _input_shape(
     return 1, channels, int(size[0] * grid), int(size[1] * grid)
 
 
-def probe(layer: ConvLayer, place: Place, scale: int, size: tuple[int, int]) -> Probe:
+def probe(
+    layer: ConvLayer, place: Place, scale: int, size: tuple[int, int], *, int8: bool = False
+) -> Probe:
     """The models of a layer.
 
     Args:
         place: where it stands.
         scale: enlargement of the network, 1, 2 or 4.
         size: height and width of the network's input.
+        int8: of a network that is going to be quantized.
     """
     _, _, height, width = _input_shape(layer, 0, size)
     if place in (Place.ALONE, Place.STEM, Place.STEM_AND_BASE):
@@ -175,11 +189,11 @@ def probe(layer: ConvLayer, place: Place, scale: int, size: tuple[int, int]) -> 
         outputs = [graph.convolve(INPUT, layer, active=active)]
         if place != Place.ALONE:
             outputs = [graph.glance(outputs[0], layer.c_out)]
-        if place == Place.STEM_AND_BASE:
+        if place == Place.STEM_AND_BASE and not int8:
             base = graph.enlarge(INPUT, scale, "linear")
             outputs.append(graph.add("Add", base, base))
         return Probe(graph.model(*outputs), None, (1, layer.c_in, height, width))
-    before, within = _around(layer, place, scale)
+    before, within = _around(layer, place, scale, int8=int8)
     made = layer.c_in * before**2 if place == Place.SHUFFLED else layer.c_in
     whole, rest = _Graph(3), _Graph(3)
     outputs = [within(whole, whole.convolve(INPUT, ConvLayer(3, made, 1), active=False))]
@@ -194,7 +208,9 @@ def probe(layer: ConvLayer, place: Place, scale: int, size: tuple[int, int]) -> 
     return Probe(whole.model(*outputs), rest.model(*without), shape)
 
 
-def _around(layer: ConvLayer, place: Place, scale: int) -> tuple[int, Callable[[_Graph, str], str]]:
+def _around(
+    layer: ConvLayer, place: Place, scale: int, *, int8: bool
+) -> tuple[int, Callable[[_Graph, str], str]]:
     """How much larger the layer's grid is than that of what is before it, and what it does."""
     half = scale // 2
 
@@ -212,9 +228,21 @@ def _around(layer: ConvLayer, place: Place, scale: int) -> tuple[int, Callable[[
         return graph.glance(graph.convolve(x, layer, active=False), layer.c_out)
 
     def shuffle(graph: _Graph, x: str) -> str:
+        if int8:
+            return phases(graph, graph.convolve(x, layer, active=False))
         return graph.shuffle(graph.convolve(x, layer, active=False), scale)
 
+    def phases(graph: _Graph, x: str) -> str:
+        colours = ConvLayer(3, 3 * scale**2, 3, bias=False)
+        padded = graph.pad(INPUT, mode="edge")
+        base = graph.convolve(padded, colours, active=False, padded=True)
+        total = graph.add("Add", x, base)
+        return graph.add("DepthToSpace", total, blocksize=scale, mode="DCR")
+
     def shuffled(graph: _Graph, x: str) -> str:
+        if int8:
+            wide = ConvLayer(4 * layer.c_in, 3 * scale**2, 3)
+            return phases(graph, graph.convolve(graph.activate(x), wide, active=False))
         x = graph.activate(graph.shuffle(x, 2))
         return graph.shuffle(graph.convolve(x, layer, active=False), half)
 
@@ -223,7 +251,8 @@ def _around(layer: ConvLayer, place: Place, scale: int) -> tuple[int, Callable[[
         return graph.glance(graph.convolve(x, layer), layer.c_out)
 
     def picture(graph: _Graph, x: str) -> str:
-        return graph.convolve(graph.enlarge(x, 2, "nearest"), layer, active=False)
+        x = graph.convolve(graph.enlarge(x, 2, "nearest"), layer, active=False)
+        return graph.add("Add", x, graph.enlarge(INPUT, 2, "linear")) if int8 else x
 
     return {
         Place.BODY: (1, body),

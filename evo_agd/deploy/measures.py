@@ -17,7 +17,7 @@ from evo_agd.train.judges import (
     pooled_features,
 )
 from evo_agd.train.pairs import Pair
-from evo_agd.train.quality import psnr
+from evo_agd.train.quality import SSIM_WINDOW, psnr, ssim_y
 
 
 class Measures(Protocol):
@@ -29,6 +29,9 @@ class Measures(Protocol):
     def of(self, outputs: Sequence[Photo]) -> dict[str, float]:
         """Figures of outputs for all validation inputs, in their order."""
 
+    def psnr(self, outputs: Sequence[Photo]) -> float:
+        """The one among them that everything is judged by, in dB."""
+
 
 def mean_psnr(outputs: Sequence[Photo], pairs: Sequence[Pair]) -> float:
     """Mean PSNR in dB, see :func:`evo_agd.train.quality.psnr`."""
@@ -36,7 +39,10 @@ def mean_psnr(outputs: Sequence[Photo], pairs: Sequence[Pair]) -> float:
 
 
 class SuperResolutionMeasures:
-    """Y-PSNR to the truth, beside bicubic's and the teacher's."""
+    """Y-PSNR and SSIM to the truth, beside bicubic's and the teacher's.
+
+    Pictures that are too small for SSIM's window have none.
+    """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = pairs
@@ -46,12 +52,22 @@ class SuperResolutionMeasures:
         bicubic = [upscale(np.asarray(p.low), scale) for p in self.pairs]
         teacher = [np.asarray(p.teacher) for p in self.pairs]
         return {
-            "psnr_bicubic": mean_psnr(bicubic, self.pairs),
-            "psnr_teacher": mean_psnr(teacher, self.pairs),
+            f"{name}_{who}": value
+            for who, outputs in (("bicubic", bicubic), ("teacher", teacher))
+            for name, value in self.of(outputs).items()
         }
 
     def of(self, outputs: Sequence[Photo]) -> dict[str, float]:
-        return {"psnr": mean_psnr(outputs, self.pairs)}
+        scale = self.pairs[0].high.shape[0] // self.pairs[0].low.shape[0]
+        found = {"psnr": self.psnr(outputs)}
+        truths = [np.asarray(p.high) for p in self.pairs]
+        if all(min(t.shape[:2]) - 2 * scale >= SSIM_WINDOW for t in truths):
+            alike = [ssim_y(o, t, scale) for o, t in zip(outputs, truths, strict=True)]
+            found["ssim"] = float(np.mean(alike))
+        return found
+
+    def psnr(self, outputs: Sequence[Photo]) -> float:
+        return mean_psnr(outputs, self.pairs)
 
 
 class TranslationMeasures:
@@ -85,6 +101,9 @@ class TranslationMeasures:
             pooled_features(target, self.ruler) if self.ruler and len(target) > 1 else None
         )
 
+    def psnr(self, outputs: Sequence[Photo]) -> float:
+        return mean_psnr(outputs, self.pairs)
+
     def _looks(self, photos: Sequence[Photo]) -> dict[str, float]:
         found = {}
         if self.backbone is not None and self.target_class is not None:
@@ -113,7 +132,7 @@ class TranslationMeasures:
             np.abs(o.astype(np.float64) - t).mean() / 255
             for o, t in zip(outputs, self.teacher, strict=True)
         ]
-        found = {"psnr": mean_psnr(outputs, self.pairs), "l1": float(np.mean(distances))}
+        found = {"psnr": self.psnr(outputs), "l1": float(np.mean(distances))}
         if self.backbone is not None:
             found["perceptual"] = perceptual_distance(outputs, self.teacher, self.backbone)
         return found | self._looks(outputs)

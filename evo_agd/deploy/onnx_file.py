@@ -1,13 +1,12 @@
-"""From a torch network to an ONNX file with dynamic height and width, in FP32 and in INT8."""
+"""From a torch network to an ONNX file with dynamic height and width, and from that to pictures."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +14,20 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
 
 from evo_agd.files import write_bytes
+from evo_agd.nets.bounds import multiple_of, reach_of, sees_all
 from evo_agd.nets.build import Student
+from evo_agd.nets.integer_form import Exportable
 from evo_agd.train.images import Photo
 
 INPUT = "image"
 OUTPUTS = {1: "translated"}  # by scale; else "upscaled"
 OPSET = 18
-METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "entropy": CalibrationMethod.Entropy,
-    "percentile": CalibrationMethod.Percentile,
-}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter and the quantizer talk on stdout and in warnings; a user cannot act on it."""
     level = logging.root.level
     with (
@@ -54,17 +43,21 @@ def _quiet() -> Iterator[None]:
             logging.root.setLevel(level)
 
 
-def export(net: Student, path: Path) -> None:
+def export(net: Exportable, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write ``net`` (image to image, RGB in 0..1) as ONNX with any batch, height and width.
 
     The output is called ``upscaled``, that of a translation ``translated``; a translation's sides
     have to be divisible by 4.
+
+    Args:
+        net: a student, or its integer form; with a ``scale``.
+        metadata: what the file says of itself to who uses it, see :func:`metadata_of`.
     """
     net.eval().float().to(memory_format=torch.contiguous_format)
     example = torch.rand(2, 3, 24, 32)
     dynamic = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=8)}
     dynamic[3] = torch.export.Dim("width", min=8)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             net,
             (example,),
@@ -80,50 +73,29 @@ def export(net: Student, path: Path) -> None:
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(metadata or {}))
     write_bytes(path, model.SerializeToString())
 
 
-class _Crops(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, lows: Sequence[Photo]) -> None:
-        self.waiting = iter([{INPUT: as_input(low)} for low in lows])
+def metadata_of(net: Student) -> dict[str, str]:
+    """What somebody who has nothing but the file needs to know of a student.
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        return next(self.waiting, None)
+    ``scale`` is output size / input size, ``overlap`` the input pixels on each side of a pixel that
+    its output looks at, ``multiple`` what the sides of an input have to be divisible by; ``whole``
+    is 1 where every pixel looks at the whole picture, through instance norm or a pooled gate.
+    """
+    return {
+        "scale": str(net.scale),
+        "overlap": str(reach_of(net)),
+        "multiple": str(multiple_of(net)),
+        "whole": str(int(sees_all(net))),
+    }
 
 
 def as_input(low: Photo) -> NDArray[np.float32]:
     """An image as a (1, 3, h, w) array in 0..1."""
     return np.ascontiguousarray(low.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
-
-
-def quantize(source: Path, path: Path, calibration: Sequence[Photo], method: str) -> None:
-    """Write the INT8 counterpart of an FP32 ONNX file.
-
-    Quantize-dequantize pairs, weights per channel, activations per tensor with the ranges that
-    the calibration inputs show. Weights take 7 of their 8 bits: on x86 processors without VNNI two
-    products of 8 bits each saturate the 16-bit sums that they are added up in (a student of
-    sr_x4_small lost 0.13 dB there, and 0.02 dB with 7 bits, which is the same on every processor).
-
-    Args:
-        calibration: inputs (h, w, 3) of equal size.
-        method: ``minmax``, ``entropy`` or ``percentile``.
-    """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        temporary = Path(folder) / "int8.onnx"
-        quantize_static(
-            str(source),
-            str(temporary),
-            _Crops(calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            reduce_range=True,
-            calibrate_method=METHODS[method],
-        )
-        content = temporary.read_bytes()
-    onnx.checker.check_model(onnx.load_from_string(content))
-    write_bytes(path, content)
 
 
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -114,24 +114,30 @@ class ElasticConv(nn.Module):
 
 
 class ElasticTransposed(nn.Module):
-    """Transposed 3x3 convolution of stride 2 without bias; doubles both sides.
+    """Transposed 3x3 convolution of stride 2; doubles both sides.
 
     Args:
         c_in, c_out: the largest sizes held.
+        bias: whether there is one per output channel.
     """
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, *, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(c_in, c_out, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
         nn.init.kaiming_normal_(self.weight, a=SLOPE, mode="fan_out")
 
     def forward(self, x: Tensor, c_out: int | None = None) -> Tensor:
         """(N, C, H, W) to (N, c_out, 2H, 2W)."""
-        weight = self.weight[: x.shape[1], : c_out or self.weight.shape[1]]
-        return F.conv_transpose2d(x, weight, stride=2, padding=1, output_padding=1)
+        c_out = c_out or self.weight.shape[1]
+        weight = self.weight[: x.shape[1], :c_out]
+        bias = None if self.bias is None else self.bias[:c_out]
+        return F.conv_transpose2d(x, weight, bias, stride=2, padding=1, output_padding=1)
 
     def cut(self, c_in: int, c_out: int) -> ElasticTransposed:
         """A copy that holds just the smaller convolution."""
-        child = ElasticTransposed(c_in, c_out)
+        child = ElasticTransposed(c_in, c_out, bias=self.bias is not None)
         child.weight = nn.Parameter(self.weight[:c_in, :c_out].detach().clone())
+        if self.bias is not None:
+            child.bias = nn.Parameter(self.bias[:c_out].detach().clone())
         return child

@@ -8,6 +8,7 @@ from the first step on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,12 @@ class ElasticLayer(nn.Module):
         c_in: input channels, the most held.
         choices: what it can be; a student's layer is one of them, which is then its default.
         norm: instance norm behind each convolution, as in the translation space.
+        bias: behind each convolution, as where norms are frozen.
     """
 
-    def __init__(self, c_in: int, choices: Iterable[Layer], *, norm: bool) -> None:
+    def __init__(
+        self, c_in: int, choices: Iterable[Layer], *, norm: bool, bias: bool = False
+    ) -> None:
         super().__init__()
         choices = list(choices)
         self.own = choices[0]
@@ -37,16 +41,17 @@ class ElasticLayer(nn.Module):
         width = max(c.width for c in choices)
         kinds = {c.operator for c in choices}
         student = len(choices) == 1
+        conv = partial(_carrying, bias=bias)
         skips = kinds & {"residual", "inverted"} and not (student and c_in == width)
-        self.point = _carrying(c_in, width, 1) if "conv1x1" in kinds else None
-        self.spatial = _carrying(c_in, width, 3) if "conv3x3" in kinds else None
-        self.first = _carrying(c_in, width, 3) if "residual" in kinds else None
-        self.second = _carrying(width, width, 3) if "residual" in kinds else None
+        self.point = conv(c_in, width, 1) if "conv1x1" in kinds else None
+        self.spatial = conv(c_in, width, 3) if "conv3x3" in kinds else None
+        self.first = conv(c_in, width, 3) if "residual" in kinds else None
+        self.second = conv(width, width, 3) if "residual" in kinds else None
         hidden = EXPANSION * c_in
-        self.expand = _carrying(c_in, hidden, 1) if "inverted" in kinds else None
-        self.depthwise = _depthwise(hidden) if "inverted" in kinds else None
-        self.project = _carrying(hidden, width, 1) if "inverted" in kinds else None
-        self.skip = _carrying(c_in, width, 1) if skips else None
+        self.expand = conv(c_in, hidden, 1) if "inverted" in kinds else None
+        self.depthwise = _depthwise(hidden, bias=bias) if "inverted" in kinds else None
+        self.project = conv(hidden, width, 1) if "inverted" in kinds else None
+        self.skip = conv(c_in, width, 1) if skips else None
         if not norm:
             with torch.no_grad():
                 for layer in (self.second, self.project):
@@ -101,11 +106,13 @@ class ElasticLayer(nn.Module):
         return child
 
 
-def fixed_chain(layers: Sequence[Layer], c_in: int, *, norm: bool) -> nn.Sequential:
+def fixed_chain(
+    layers: Sequence[Layer], c_in: int, *, norm: bool, bias: bool = False
+) -> nn.Sequential:
     """Student layers in a row behind ``c_in`` channels."""
     made = []
     for layer in layers:
-        made.append(ElasticLayer(c_in, [layer], norm=norm))
+        made.append(ElasticLayer(c_in, [layer], norm=norm, bias=bias))
         c_in = layer.width
     return nn.Sequential(*made)
 
@@ -119,13 +126,9 @@ def cut_chain(elastic: Sequence[ElasticLayer], layers: Sequence[Layer], c_in: in
     return nn.Sequential(*made)
 
 
-def _conv(c_in: int, c_out: int, kernel: int) -> ElasticConv:
-    return ElasticConv(c_in, c_out, kernel, bias=False)
-
-
-def _carrying(c_in: int, c_out: int, kernel: int) -> ElasticConv:
+def _carrying(c_in: int, c_out: int, kernel: int, *, bias: bool) -> ElasticConv:
     """A convolution that starts by passing its first channels on."""
-    layer = _conv(c_in, c_out, kernel)
+    layer = ElasticConv(c_in, c_out, kernel, bias=bias)
     middle = kernel // 2
     with torch.no_grad():
         layer.weight.mul_(START)
@@ -134,8 +137,8 @@ def _carrying(c_in: int, c_out: int, kernel: int) -> ElasticConv:
     return layer
 
 
-def _depthwise(channels: int) -> ElasticConv:
-    layer = ElasticConv(channels, channels, 3, depthwise=True, bias=False)
+def _depthwise(channels: int, *, bias: bool) -> ElasticConv:
+    layer = ElasticConv(channels, channels, 3, depthwise=True, bias=bias)
     with torch.no_grad():
         layer.weight.mul_(START)
         layer.weight[:, 0, 1, 1] += 1.0

@@ -51,7 +51,8 @@ def _architecture(raw: dict[str, Any]) -> Architecture:
         full, half, quarter = raw["stem"]
         up, top = raw["header"]
         layers = tuple(Layer(**layer) for layer in raw["layers"])
-        return TranslationArchitecture((full, half, quarter), layers, (up, top))
+        frozen = raw.get("frozen", False)
+        return TranslationArchitecture((full, half, quarter), layers, (up, top), frozen)
     if "cells" in raw:
         cells = tuple(tuple(Layer(**layer) for layer in cell) for cell in raw["cells"])
         return CellArchitecture(raw["scale"], raw["features"], cells)

@@ -23,32 +23,44 @@ class TranslationSkeleton(nn.Module):
     Args:
         stem, header: the largest widths held.
         last: the most channels behind the searched layers.
+        frozen: biases in place of instance norm.
     """
 
-    def __init__(self, stem: tuple[int, int, int], last: int, header: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        stem: tuple[int, int, int],
+        last: int,
+        header: tuple[int, int],
+        *,
+        frozen: bool = False,
+    ) -> None:
         super().__init__()
+        self.frozen = frozen
         full, half, quarter = stem
-        self.stem_full = ElasticConv(3, full, 7, bias=False)
-        self.stem_half = ElasticConv(full, half, 3, bias=False, stride=2)
-        self.stem_quarter = ElasticConv(half, quarter, 3, bias=False, stride=2)
-        self.header_half = ElasticTransposed(last, header[0])
-        self.header_full = ElasticTransposed(header[0], header[1])
+        self.stem_full = ElasticConv(3, full, 7, bias=frozen)
+        self.stem_half = ElasticConv(full, half, 3, bias=frozen, stride=2)
+        self.stem_quarter = ElasticConv(half, quarter, 3, bias=frozen, stride=2)
+        self.header_half = ElasticTransposed(last, header[0], bias=frozen)
+        self.header_full = ElasticTransposed(header[0], header[1], bias=frozen)
         self.last = ElasticConv(header[1], 3, 7)
         start_at_the_picture(
             down=(self.stem_full.weight, self.stem_half.weight, self.stem_quarter.weight),
             up=(self.header_half.weight, self.header_full.weight, self.last.weight),
         )
 
+    def _normed(self, x: Tensor) -> Tensor:
+        return x if self.frozen else normalise(x)
+
     def enter(self, x: Tensor, widths: tuple[int, int, int]) -> Tensor:
         """RGB in 0..1 to features at a quarter of the resolution."""
-        x = F.relu(normalise(self.stem_full(2 * x - 1, widths[0])))
-        x = F.relu(normalise(self.stem_half(x, widths[1])))
-        return F.relu(normalise(self.stem_quarter(x, widths[2])))
+        x = F.relu(self._normed(self.stem_full(2 * x - 1, widths[0])))
+        x = F.relu(self._normed(self.stem_half(x, widths[1])))
+        return F.relu(self._normed(self.stem_quarter(x, widths[2])))
 
     def leave(self, x: Tensor, widths: tuple[int, int]) -> Tensor:
         """Features at a quarter of the resolution to RGB in 0..1."""
-        x = F.relu(normalise(self.header_half(x, widths[0])))
-        x = F.relu(normalise(self.header_full(x, widths[1])))
+        x = F.relu(self._normed(self.header_half(x, widths[0])))
+        x = F.relu(self._normed(self.header_full(x, widths[1])))
         return 0.5 + 0.5 * self.last(x).tanh()
 
 
@@ -57,10 +69,10 @@ class TranslationStudent(TranslationSkeleton):
 
     def __init__(self, architecture: TranslationArchitecture) -> None:
         a = architecture
-        super().__init__(a.stem, a.layers[-1].width, a.header)
+        super().__init__(a.stem, a.layers[-1].width, a.header, frozen=a.frozen)
         self.architecture = a
         self.scale = 1
-        self.layers = fixed_chain(a.layers, a.stem[-1], norm=True)
+        self.layers = fixed_chain(a.layers, a.stem[-1], norm=not a.frozen, bias=a.frozen)
 
     def forward(self, x: Tensor) -> Tensor:
         """RGB in 0..1, (N, 3, H, W) to the same shape; sides divisible by 4."""

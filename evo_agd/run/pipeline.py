@@ -23,6 +23,7 @@ from evo_agd.deploy.measures import (
     judging_backbones,
 )
 from evo_agd.deploy.students import calibration_inputs, finish_student
+from evo_agd.deploy.teacher import teacher_figures
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate, cost_values
 from evo_agd.evolve.cluster import address_of, check_address, cluster
@@ -283,7 +284,13 @@ class Pipeline:
                 train, settings.int8.calibration, settings.students.crop * 2, settings.seed
             )
             measures = self._measures(validation)
-            references = measures.references()
+            references = measures.references() | teacher_figures(
+                self.inputs.teacher,
+                settings.teacher,
+                settings.input_size,
+                size=settings.int8.latency_size,
+                threads=cores(),
+            )
             for index, entry in enumerate(waiting):
                 member = Member(entry["id"], self.space.parse(entry["id"]))
                 cost = cost_values(self.space.cost(tuple(entry["genome"])))

@@ -24,11 +24,16 @@ HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
 
 @dataclass(frozen=True, slots=True)
 class TranslationArchitecture:
-    """A member: widths of the stem's three convolutions, its layers, widths of the header."""
+    """A member: widths of the stem's three convolutions, its layers, widths of the header.
+
+    ``frozen`` is not searched and not in the id: instance norm has given way to biases
+    (:mod:`evo_agd.nets.freezing`).
+    """
 
     stem: tuple[int, int, int]
     layers: tuple[Layer, ...]
     header: tuple[int, int]
+    frozen: bool = False
 
     @property
     def scale(self) -> int:

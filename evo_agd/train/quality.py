@@ -15,7 +15,7 @@ from evo_agd.train.pairs import Pair
 LUMA = np.array([65.481, 128.553, 24.966]) / 255.0
 _LUMA_OFFSET = 16.0
 CEILING = 100.0  # dB
-_SSIM_WINDOW = 11  # pixels a side
+SSIM_WINDOW = 11  # pixels a side
 
 
 def luma(photo: Photo) -> NDArray[np.float64]:
@@ -84,10 +84,10 @@ def ssim_y(image: Photo, reference: Photo, border: int) -> float:
 
     if image.shape != reference.shape:
         raise ValueError(f"images of different shape: {image.shape} and {reference.shape}")
-    if min(image.shape[:2]) - 2 * border < _SSIM_WINDOW:
+    if min(image.shape[:2]) - 2 * border < SSIM_WINDOW:
         raise ValueError(f"{image.shape[:2]} leaves no window inside a border of {border}")
     inside = slice(border, -border) if border else slice(None)
     # The constants that keep the quotient finite are shares of 255, so 255 is 1 here.
     one, other = (torch.from_numpy(luma(p)[inside, inside] / 255) for p in (image, reference))
     # piq would shrink what is larger than 384 pixels first; MATLAB's program does not.
-    return float(ssim(one[None, None], other[None, None], _SSIM_WINDOW, downsample=False))
+    return float(ssim(one[None, None], other[None, None], SSIM_WINDOW, downsample=False))

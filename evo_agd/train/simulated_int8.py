@@ -1,7 +1,7 @@
 """What a network is worth in INT8, without exporting it.
 
 Inside :class:`SimulatedInt8` a torch network computes as ONNX Runtime runs the quantized file that
-``deploy/onnx_file.py`` makes of it. Weights are rounded to 129 values (7 bits, as there)
+``deploy/quantizing.py`` makes of it. Weights are rounded to 129 values (7 bits, as there)
 symmetrically for each output channel; what goes from one operator to the next is rounded to 8 bits
 from the least to the largest value that calibration has seen there, with one scale a tensor.
 Rounding and then computing in floating point is what a quantize-dequantize pair means (Jacob et
@@ -12,7 +12,7 @@ What is left out is the rounding of biases, which have 32 bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from evo_agd.nets.build import Student
+from evo_agd.nets.integer_form import integer_form
 from evo_agd.train.images import Photo
 from evo_agd.train.pairs import Pair, to_photo, to_tensor
 from evo_agd.train.quality import psnr
@@ -34,7 +36,7 @@ _CONVOLUTIONS = {torch.conv2d: 0, torch.conv_transpose2d: 1}  # axis of the weig
 _POINTWISE = {F.leaky_relu, torch.sigmoid, torch.tanh, Tensor.sigmoid, Tensor.tanh}
 _RELUS = {F.relu, torch.relu, Tensor.relu}
 _ADDITIONS = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__}
-_MOVES = {F.interpolate, F.pixel_shuffle, torch.pixel_shuffle}
+_MOVES = {F.interpolate, F.pixel_shuffle, torch.pixel_shuffle, F.pad}
 _IN_PLACE: dict[Any, Any] = {
     F.leaky_relu_: F.leaky_relu,
     F.relu_: F.relu,
@@ -48,9 +50,14 @@ _IN_PLACE: dict[Any, Any] = {
 def rounded_weights(weight: Tensor, axis: int) -> Tensor:
     """Convolution weights as INT8 has them: 129 values from -max to max for each output channel.
 
+    Bilinear weights, multiples of 1/64, stay what they are, as there.
+
     Args:
         axis: of the output channels: 0, or 1 of a transposed convolution.
     """
+    steps = weight * _LARGEST
+    if torch.equal(steps, steps.round()) and bool((weight.abs() <= 1).all()):
+        return weight
     others = [d for d in range(weight.dim()) if d != axis]
     scale = weight.abs().amax(dim=others) / _LARGEST
     scale = torch.where(scale < torch.finfo(scale.dtype).tiny, torch.ones_like(scale), scale)
@@ -174,7 +181,11 @@ class _Mode(TorchFunctionMode):
         return self._pair(func(x, *others, **named), getattr(x, _NUMBER))
 
     def _taken(self, x: Tensor) -> Tensor:
-        return x if hasattr(x, _NUMBER) else self._new(x)
+        return x if hasattr(x, _NUMBER) else self._given(x)
+
+    def _given(self, x: Tensor) -> Tensor:
+        """What no operator here has made: a picture, unless its values say otherwise."""
+        return self._new(x)
 
     def _made(self, x: Tensor) -> Tensor:
         result = self._new(x)
@@ -203,6 +214,16 @@ class _Calibration(_Mode):
             least, largest = x.aminmax()
             self.ranges.append((float(least), float(largest)))
         return x
+
+    def _given(self, x: Tensor) -> Tensor:
+        number = len(self.ranges)
+        result = super()._given(x)
+        if number < len(self.ranges) and 0 <= self.ranges[number][0] <= self.ranges[number][1] <= 1:
+            self.ranges[number] = (
+                0.0,
+                1.0,
+            )  # 255 steps of an 8-bit picture, as the quantizer is told
+        return result
 
 
 class _Rounding(_Mode):
@@ -233,9 +254,7 @@ def _alike(operands: Sequence[Any]) -> bool:
     return len(operands) == len(tensors) == 2 and tensors[0].shape == tensors[1].shape
 
 
-def psnr_int8(
-    net: Callable[[Tensor], Tensor], pairs: Sequence[Pair], calibration: Sequence[Photo]
-) -> float:
+def psnr_int8(net: Student, pairs: Sequence[Pair], calibration: Sequence[Photo]) -> float:
     """Mean PSNR in dB of a network in simulated INT8 over whole validation photographs.
 
     As :func:`evo_agd.train.distillation.score` has it, with ranges from the least to the largest
@@ -247,11 +266,12 @@ def psnr_int8(
     """
     int8 = SimulatedInt8()
     decibels = []
+    form = integer_form(net)
     with torch.inference_mode():
         with int8.calibrate():
-            net(to_tensor(list(calibration)))
+            form(to_tensor(list(calibration)))
         for pair in pairs:
             with int8.apply():
-                output = net(to_tensor([pair.low]))
+                output = form(to_tensor([pair.low]))
             decibels.append(psnr(to_photo(output[0]), pair))
     return float(np.mean(decibels))

@@ -16,11 +16,12 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from evo_agd.benchmark import main
-from evo_agd.benchmarks.model_cost import model_cost, onnx_macs
 from evo_agd.benchmarks.published_figures import PUBLISHED, published_set
 from evo_agd.benchmarks.quality import quality, told_apart
-from evo_agd.deploy.onnx_file import export, quantize
+from evo_agd.deploy.onnx_file import export
+from evo_agd.deploy.quantizing import quantize
 from evo_agd.nets.build import student_of
+from evo_agd.nets.model_cost import model_cost, onnx_macs
 from evo_agd.nets.students import write_student
 from evo_agd.nets.super_resolution import SRStudent
 from evo_agd.nets.teachers import Teacher, load_teacher

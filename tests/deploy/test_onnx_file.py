@@ -12,7 +12,8 @@ from evo_agd.config.settings import Quantization
 from evo_agd.deploy import latency, students
 from evo_agd.deploy.latency import measured_milliseconds, milliseconds
 from evo_agd.deploy.measures import SuperResolutionMeasures
-from evo_agd.deploy.onnx_file import as_input, export, quantize, run, session
+from evo_agd.deploy.onnx_file import as_input, export, run, session
+from evo_agd.deploy.quantizing import quantize
 from evo_agd.deploy.students import calibration_inputs, finish_student
 from evo_agd.nets.super_resolution import SRStudent
 from evo_agd.space.super_resolution import Block, SRArchitecture

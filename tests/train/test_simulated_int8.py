@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from evo_agd.benchmarks.counting import open_space
 from evo_agd.config.load import shipped
-from evo_agd.deploy.onnx_file import as_input, export, quantize, run, session
+from evo_agd.deploy.onnx_file import as_input, export, run, session
+from evo_agd.deploy.quantizing import quantize
 from evo_agd.nets.build import Space, Student, student_of
+from evo_agd.nets.integer_form import integer_form
 from evo_agd.space.super_resolution import SuperResolutionSpace
 from evo_agd.space.translation import TranslationSpace
 from evo_agd.train.pairs import Pair, to_photo, to_tensor
@@ -47,8 +49,8 @@ def decibels(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a.astype(np.float64) - b) ** 2)))
 
 
-def simulated(net: nn.Module, x: Tensor) -> np.ndarray:
-    int8 = SimulatedInt8()
+def simulated(student: Student, x: Tensor) -> np.ndarray:
+    int8, net = SimulatedInt8(), integer_form(student)
     net.to(memory_format=torch.channels_last)
     with torch.inference_mode():
         with int8.calibrate():
@@ -60,7 +62,7 @@ def simulated(net: nn.Module, x: Tensor) -> np.ndarray:
 
 def both(folder: Path, net: Student) -> tuple[np.ndarray, np.ndarray]:
     """What ONNX Runtime makes of LOW in FP32 and in INT8."""
-    export(net, folder / "fp32.onnx")
+    export(integer_form(net), folder / "fp32.onnx")
     quantize(folder / "fp32.onnx", folder / "int8.onnx", CALIBRATION, "minmax")
     feed = {"image": as_input(LOW)}
     outputs = [session(folder / f"{p}.onnx", 1).run(None, feed)[0] for p in ("fp32", "int8")]
@@ -85,13 +87,13 @@ def translation() -> TranslationSpace:
     ],
 )
 def test_it_is_what_onnx_runtime_computes(tmp_path: Path, name: str, steps: int) -> None:
-    """Five dB closer to the quantized file than the exact network, 0.02 dB in PSNR to a picture."""
+    """Four dB closer to the quantized file than the exact network, 0.02 dB in PSNR to a picture."""
     space = open_space(shipped("sr_x4_small.yaml"))
     net = drawn(space, space.genome_of(name), steps=steps)
     exact, real = both(tmp_path, net)
     found = simulated(net, to_tensor([LOW]))
     assert decibels(exact, real) < 55  # there is something to simulate
-    assert decibels(found, real) > decibels(exact, real) + 5
+    assert decibels(found, real) > decibels(exact, real) + 4
     picture = photograph(96, 120, 5)
     quality = [psnr_rgb(to_photo(torch.from_numpy(o)[0]), picture) for o in (found, real)]
     assert quality[0] == pytest.approx(quality[1], abs=0.02)
@@ -137,14 +139,15 @@ def test_weights_are_those_of_the_file(tmp_path: Path) -> None:
     both(tmp_path, net)
     graph = onnx.load(tmp_path / "int8.onnx").graph
     stored = {t.name: to_array(t) for t in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
     axes = {"Conv": 0, "ConvTranspose": 1}
     convolutions = [node for node in graph.node if node.op_type in axes]
     assert {node.op_type for node in convolutions} == set(axes)
     ours = [p.detach() for p in net.parameters() if p.dim() == 4]
     assert len(ours) == len(convolutions)
     for node in convolutions:
-        name, axis = node.input[1].removesuffix("_DequantizeLinear_Output"), axes[node.op_type]
-        weight, scale = stored[f"{name}_quantized"], stored[f"{name}_scale"]
+        axis = axes[node.op_type]
+        weight, scale = (stored[name] for name in made[node.input[1]].input[:2])
         assert scale.shape == (weight.shape[axis],)
         expected = weight * scale.reshape([-1 if d == axis else 1 for d in range(4)])
         alike = [rounded_weights(w, axis).numpy() for w in ours if w.shape == weight.shape]
