@@ -88,15 +88,17 @@ def _sheets(teacher: str | None, scale: int) -> Sheet:
     Raises:
         InputError: not a teacher, or one of another scale.
     """
-    # Late: only comparisons need torch.
     from PIL import Image
 
     from evo_agd.deploy.picture_files import Picture
     from evo_agd.files import writing
-    from evo_agd.nets.teachers import load_teacher
     from evo_agd.report.compare import compared
 
-    known = None if teacher is None else load_teacher(teacher, scale)
+    known = None
+    if teacher is not None:
+        from evo_agd.nets.teachers import load_teacher  # torch, and all that spandrel knows
+
+        known = load_teacher(teacher, scale)
 
     def write(path: Path, picture: Picture, canvas: Image.Image) -> None:
         with writing(path) as file:

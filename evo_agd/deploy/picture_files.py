@@ -125,7 +125,7 @@ def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             target = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        except ImageCms.PyCMSError:
+        except (OSError, ImageCms.PyCMSError):  # not a profile, or not one of CMYK
             converted = None
         if converted is not None:
             return converted
@@ -186,8 +186,13 @@ def write_picture(path: Path, kind: str, canvas: Image.Image, picture: Picture) 
     options = dict(OPTIONS[kind])
     if picture.icc is not None and not (kind == "webp" and picture.grey):  # WebP is always RGB
         options["icc_profile"] = picture.icc
-    if (exif := _sized(picture.exif, canvas)) is not None:
+    exif = _sized(picture.exif, canvas)
+    if exif is not None:
         options["exif"] = exif
+        parts = {part: dict(exif.get_ifd(part)) for part in PARTS}
+        if kind == "tiff" and any(parts.values()):
+            del options["compression"]  # libtiff, which compresses, writes no EXIF
+            exif.update({part: inside for part, inside in parts.items() if inside})
     with writing(path) as file:
         canvas.save(file, kind.upper(), **options)
 

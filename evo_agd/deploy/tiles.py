@@ -104,7 +104,7 @@ def layout(height: int, width: int, nature: Nature, memory: int) -> Layout:
     if nature.whole:
         pixels //= SHARE  # tiles, and the rows that they are blended in
     square = math.isqrt(pixels)
-    overlap = square // BLENDED // 2 if nature.whole else nature.overlap
+    overlap = max(1, square // BLENDED // 2) if nature.whole else nature.overlap
     least = least_window(overlap, nature.multiple, nature.smallest)
     down = max(least, min(height, square) // nature.multiple * nature.multiple)
     across = max(least, min(width, pixels // down) // nature.multiple * nature.multiple)

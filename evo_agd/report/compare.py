@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import uniform_filter
 
-from evo_agd.nets.teachers import Teacher
 from evo_agd.train.images import Photo, upscale
+
+if TYPE_CHECKING:  # it loads torch
+    from evo_agd.nets.teachers import Teacher
 
 SIDE = 384  # of a view, in output pixels at most
 CONTEXT = 64  # input pixels around a view that are enlarged with it
