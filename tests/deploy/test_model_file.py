@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,12 @@ class Foreign(nn.Module):
 
 def write_foreign(path: Path, net: nn.Module) -> Path:
     dynamic = {0: "n", 2: "h", 3: "w"}
-    torch.onnx.export(
-        net.eval(), (torch.rand(1, 3, 24, 24),), path, dynamo=False, input_names=["x"],
-        output_names=["y"], dynamic_axes={"x": dynamic, "y": dynamic},
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's, about itself
+        torch.onnx.export(
+            net.eval(), (torch.rand(1, 3, 24, 24),), path, dynamo=False, input_names=["x"],
+            output_names=["y"], dynamic_axes={"x": dynamic, "y": dynamic},
+        )  # fmt: skip
     return path
 
 
