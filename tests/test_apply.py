@@ -14,6 +14,7 @@ import torch
 from onnxruntime import InferenceSession
 from PIL import Image
 
+import evo_agd.__main__
 from evo_agd.apply import main
 from evo_agd.deploy import applying, picture_lists
 from evo_agd.deploy.model_file import ModelFile
@@ -328,6 +329,15 @@ def test_the_metadata_spares_torch(models: Path, tmp_path: Path) -> None:
     known = onnx.load(models / "student.onnx")
     assert {p.key for p in known.metadata_props} >= METADATA.keys()
     assert isinstance(session(models / "student.onnx", 1), InferenceSession)
+
+
+def test_it_is_a_sub_command_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["evo-agd", "apply", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        evo_agd.__main__.run()
+    assert stopped.value.code == 0 and "MODEL.onnx" in capsys.readouterr().out
 
 
 # Comparisons

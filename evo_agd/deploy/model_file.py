@@ -18,7 +18,6 @@ from evo_agd.errors import InputError
 
 SCALE, OVERLAP, MULTIPLE, WHOLE = "scale", "overlap", "multiple", "whole"  # ONNX metadata
 LEAST = 8  # pixels a side that every network of ours takes
-RANGES = ("auto", "unit", "symmetric")
 SPATIAL = {2, 3, -1, -2}  # axes of NCHW
 OVER_THE_PICTURE = {"InstanceNormalization", "GlobalAveragePool", "GlobalMaxPool"}
 

@@ -12,7 +12,6 @@ from evo_agd.deploy.picture_files import ENDINGS, LARGEST, SUFFIXES, kind_of
 from evo_agd.errors import InputError
 from evo_agd.train.images import is_photo, photo_size
 
-FORMATS = ("keep", "png", "jpeg", "webp")
 SHEET = ".compare.png"
 
 log = logging.getLogger(__name__)
@@ -63,8 +62,8 @@ def list_tasks(
     read.
 
     Args:
-        form: ``keep`` or one of :data:`FORMATS`; kept formats are PNG, JPEG, WebP and TIFF, of
-            other files PNG is made, and where an answer is too large for its format.
+        form: ``png``, ``jpeg``, ``webp`` or ``keep``; kept are PNG, JPEG, WebP and TIFF, other
+            files become PNG, and so do answers that are too large for their format.
         sheets: whether a comparison is written beside each answer.
         overwrite: do what is there already again, instead of leaving it.
         kept: files beside the pictures that no output may replace.
@@ -84,9 +83,9 @@ def list_tasks(
             broken.append(error)
     originals = [task.source for task in tasks] + [Path(error.where) for error in broken]
     _check(tasks, [*originals, *kept], others)
-    done = [task for task in tasks if not overwrite and all(p.exists() for p in task.outputs)]
-    waiting = [task for task in tasks if task not in set(done)]
-    return Tasks(tuple(waiting), tuple(done), tuple(broken))
+    done = tuple(task for task in tasks if not overwrite and task.target.exists())
+    waiting = tuple(task for task in tasks if overwrite or not task.target.exists())
+    return Tasks(waiting, done, tuple(broken))
 
 
 def _found(inputs: Sequence[Path], to: Path) -> Iterator[tuple[Path, Path]]:
