@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-DOORS = ("search", "pareto", "benchmark")
+DOORS = ("search", "pareto", "apply", "benchmark")
 
 
 def run() -> int:

@@ -96,12 +96,12 @@ def picture(height: int, width: int) -> Tensor:
     return (mixed - low) / (high - low)
 
 
-def fit(net: Network, scale: int, where: object) -> Fitted:
+def fit(net: Network, scale: int | None, where: object) -> Fitted:
     """The network for pictures of any size from 8x8.
 
     Args:
         net: a batch of one picture to one; it may refuse sizes or answer in another size.
-        scale: the asked output size / input size.
+        scale: the asked output size / input size; with None it is the network's own.
         where: file or function, for errors.
 
     Raises:
@@ -118,6 +118,10 @@ def fit(net: Network, scale: int, where: object) -> Fitted:
         except _NoSizeError as error:
             reason = str(error)  # a view() inside may want the other layout
             continue
+        if scale is None and its_scale >= 1 and its_scale == int(its_scale):
+            scale = int(its_scale)
+        if scale is None:
+            raise InputError(where, "an answer as large as the input, or a multiple", its_scale)
         if its_scale != scale:
             raise InputError(where, f"a teacher of scale {scale}", f"scale {its_scale:g}")
         smallest = _smallest(net, layout, multiple, scale)

@@ -25,7 +25,7 @@ IMAGE_WIDTH, IMAGE_LENGTH = 256, 257  # TIFF tags
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """The file with its header read; whatever its decoder trips over is the file's fault."""
     try:
         # A file that Pillow has by its name is mapped into memory, and then the pixels of a TIFF
@@ -41,7 +41,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise InputError(path, "a readable image", reason) from error
 
 
-def _scaled(image: Image.Image) -> Image.Image:
+def scaled(image: Image.Image) -> Image.Image:
     """A picture of 16-bit integers or of floats in 8 bits; Pillow would clip it at 255.
 
     Raises:
@@ -68,7 +68,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     background is the right one. Black would put edges into the picture that nobody photographed.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image = _scaled(image)
+        image = scaled(image)
     elif "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of what it leaves out
     return image.convert("RGB")
@@ -84,7 +84,7 @@ def read_photo(path: Path) -> Photo:
     Raises:
         InputError: the file is not an image that Pillow can decode, or is not whole.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return np.asarray(_rgb(ImageOps.exif_transpose(image)))
 
 
@@ -96,7 +96,7 @@ def photo_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file's header is not that of an image.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         # The method of the base class: that of PNG would decode the whole file.
         turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in SIDEWAYS
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer Pillows have turned its size
@@ -121,14 +121,15 @@ def entries(folder: Path) -> list[Path]:
         raise InputError(folder, "a folder that can be read", error.strerror) from error
 
 
-def _is_photo(path: Path) -> bool:
+def is_photo(path: Path) -> bool:
+    """Whether a path is a file with the suffix of an image."""
     # macOS leaves a ._NAME with no picture in it beside each file that it copies.
     return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and path.is_file()
 
 
 def has_photos(folder: Path) -> bool:
     """Whether there is such a folder with an image file in it (not further down)."""
-    return folder.is_dir() and any(map(_is_photo, entries(folder)))
+    return folder.is_dir() and any(map(is_photo, entries(folder)))
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -137,7 +138,7 @@ def list_photos(folder: Path) -> list[Path]:
     Raises:
         InputError: no such folder, or no image in it.
     """
-    found = list(filter(_is_photo, entries(folder)))
+    found = list(filter(is_photo, entries(folder)))
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         raise InputError(folder, f"a folder with images ({kinds})", "none")

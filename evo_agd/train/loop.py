@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_agd.files import write_bytes
+from evo_agd.processors import cores as cores
 
 CLIP = 0.5  # gradient norm; keeps the first steps of a high learning rate from blowing up
 CHECKPOINT_SECONDS = 10.0
@@ -58,13 +58,6 @@ class Schedule:
 def bf16_pays() -> bool:
     """Whether this processor multiplies BF16 natively (AVX-512 BF16, AMX, or a recent Arm)."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS has no affinity
 
 
 def mixed(bf16: bool, device: str = "cpu") -> torch.autocast | nullcontext[None]:
