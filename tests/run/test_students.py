@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evo_agd.run.pipeline import chosen_for_retraining
+from evo_agd.run.students import chosen_for_retraining
 
 MEMBERS = st.lists(
     st.tuples(st.floats(0.1, 50), st.floats(20, 40)), min_size=1, max_size=40, unique=True
