@@ -31,7 +31,6 @@ class Column:
         return "" if value is None else self.form.format(value)
 
 
-SHIFT = Column("gain", "{:+.2f}", shift_of)
 DEPLOYED = (
     Column("MB", "{:.2f}", "fp32_mb"),
     Column("INT8", "{:.2f}", "int8_mb"),
@@ -57,12 +56,11 @@ SHARES = (
 
 def columns_of(metrics: Mapping[str, Any], *, brief: bool = False) -> tuple[Column, ...]:
     """The columns for students with these metrics; ``brief`` ones fit into 80 characters."""
-    shift = (SHIFT,) if brief else ()  # the page has more of it
     if "psnr_bicubic" in metrics:
-        return (*SUPER_RESOLUTION, *shift, *DEPLOYED)
+        return (*SUPER_RESOLUTION, *DEPLOYED)
     shares = SHARES if "class_share" in metrics else ()
     if brief:
-        return (*TRANSLATION[:2], *shift, *shares, *DEPLOYED[2:])
+        return (*TRANSLATION[:2], *shares, *DEPLOYED[2:])
     frechet = [Column(n.upper() if n == "fid" else "Frechet", "{:.1f}", n)
                for n in ("frechet", "fid") if n in metrics]  # fmt: skip
     return (*TRANSLATION, *shares, *frechet, *DEPLOYED)
@@ -124,6 +122,17 @@ def size_of_front(rows: list[Row]) -> int:
     return sum(row["front"] for row in rows)
 
 
+def _retrained(row: Row) -> tuple[str, str]:
+    """What a member reached, and how much more that is than its supernet score."""
+    metrics = row["student"]
+    if not metrics:
+        return ("stopped" if row["stopped"] else ""), ""
+    shift = shift_of(metrics)
+    if shift is None:
+        return f"{metrics['psnr']:.2f}", ""
+    return f"{metrics['psnr_retrained']:.2f}", f"{shift:+.2f}"
+
+
 def front_table(run: RunDirectory, rows: list[Row] | None = None) -> Table:
     """The whole front, cheapest first, by its supernet scores, and what else was retrained."""
     rows = front_rows(run) if rows is None else rows
@@ -131,19 +140,18 @@ def front_table(run: RunDirectory, rows: list[Row] | None = None) -> Table:
     others = f", {len(rows) - size} others that were retrained" if size < len(rows) else ""
     table = Table(
         title=f"Pareto front: {size} members{others}",
-        caption="GMACs at the space's input size, convolutions only; PSNR in dB",
+        caption="GMACs at the space's input size, convolutions only; PSNR in dB, in the supernet "
+        "and retrained, on the pictures of the search",
     )
     timed = [name for name in MILLISECONDS if any(name in row for row in rows)]
     table.add_column("id", overflow="fold")
     latency = [MILLISECONDS[name] for name in timed]
-    for heading in ("GMACs", "params", *latency, "distillation", "PSNR", "retrained"):
+    for heading in ("GMACs", "params", *latency, "distillation", "PSNR", "retrained", "gain"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        reached = "stopped" if row["stopped"] else ""
-        reached = f"{row['student']['psnr']:.2f}" if row["student"] else reached
         cells = [row["id"], f"{row['gmacs']:.2f}", f"{row['params']:,}"]
         cells += [f"{row[name]:.1f}" for name in timed]
-        cells += [f"{row['distillation_loss']:.4f}", f"{row['psnr']:.2f}", reached]
+        cells += [f"{row['distillation_loss']:.4f}", f"{row['psnr']:.2f}", *_retrained(row)]
         table.add_row(*cells)
     return table
 

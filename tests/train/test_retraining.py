@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -13,6 +16,7 @@ from evo_agd.config.settings import StudentTraining
 from evo_agd.errors import InputError
 from evo_agd.evolve.cluster import cluster
 from evo_agd.space.super_resolution import SuperResolutionSpace
+from evo_agd.train import retraining
 from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import Pair
 from evo_agd.train.retraining import Member, has_weights, retrain
@@ -34,7 +38,22 @@ def two_cores() -> Iterator[None]:
         yield
 
 
-def trained(space: SuperResolutionSpace, folder: Path, race: Race | None, **more: float) -> None:
+@pytest.fixture(scope="module")
+def alone(
+    tiny_space: SuperResolutionSpace, tmp_path_factory: pytest.TempPathFactory, two_cores: None
+) -> Path:
+    """Where nobody is compared with anybody, since all cost the same."""
+    folder = tmp_path_factory.mktemp("alone")
+    trained(tiny_space, folder, Race(pictures(), dict.fromkeys(NAMES, (1.0,)), (2, 4)))
+    return folder
+
+
+def same(name: str, *folders: Path) -> bool:
+    found = [load_file(folder / name / "student.safetensors") for folder in folders]
+    return all((a == b).all() for a, b in zip(*(f.values() for f in found), strict=True))
+
+
+def trained(space: SuperResolutionSpace, folder: Path, race: Race | None, **more: Any) -> None:
     members = [Member(name, space.parse(name)) for name in NAMES]
     retrain(
         members,
@@ -50,10 +69,9 @@ def trained(space: SuperResolutionSpace, folder: Path, race: Race | None, **more
 
 
 def test_the_dominated_are_stopped_and_the_others_trained_as_alone(
-    tiny_space: SuperResolutionSpace, tmp_path: Path, two_cores: None
+    tiny_space: SuperResolutionSpace, tmp_path: Path, alone: Path
 ) -> None:
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    trained(tiny_space, alone, Race(pictures(), dict.fromkeys(NAMES, (1.0,)), (2, 4)))
+    together = tmp_path
     scores = {name: Notes(alone, name).scores() for name in NAMES}
     assert all(list(s) == [2, 4, 8] and has_weights(alone, n) for n, s in scores.items())
     # As if the better they were, the cheaper: all but the best at the first rung are dominated.
@@ -64,8 +82,7 @@ def test_the_dominated_are_stopped_and_the_others_trained_as_alone(
     outcome = race.outcome(NAMES, together)
     assert outcome.keys() == set(others) and {d.by for d in outcome.values()} == {best}
     assert {d.rung for d in outcome.values()} == {0}
-    same = (load_file(f / best / "student.safetensors") for f in (alone, together))
-    assert all((a == b).all() for a, b in zip(*(s.values() for s in same), strict=True))
+    assert same(best, alone, together)
     assert Notes(together, best).scores() == scores[best]
     before = sorted(together.iterdir())
     trained(tiny_space, together, race)  # nothing is done again
@@ -73,6 +90,29 @@ def test_the_dominated_are_stopped_and_the_others_trained_as_alone(
     # Other rungs: those that are not stopped are trained again, since their scores are missing.
     trained(tiny_space, together, Race(pictures(), costs, (6,)))
     assert list(Notes(together, best).scores()) == [6, 8]
+
+
+def test_a_worker_that_is_killed_costs_nothing(
+    tiny_space: SuperResolutionSpace,
+    tmp_path: Path,
+    alone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: set[str] = set()
+    listen = retraining._Watch.on_trial_result
+
+    def kill_once(self: Any, iteration: int, trials: Any, trial: Any, result: dict) -> None:
+        if not killed:
+            killed.add(result["label"])
+            os.kill(result["pid"], signal.SIGKILL)
+        listen(self, iteration, trials, trial, result)
+
+    monkeypatch.setattr(retraining._Watch, "on_trial_result", kill_once)
+    trained(tiny_space, tmp_path, Race(pictures(), dict.fromkeys(NAMES, (1.0,)), (2, 4)))
+    assert len(killed) == 1
+    for name in NAMES:
+        assert same(name, alone, tmp_path)
+        assert Notes(tmp_path, name).scores() == Notes(alone, name).scores()
 
 
 def test_gpus_that_are_not_there_are_told(
