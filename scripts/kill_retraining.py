@@ -3,10 +3,13 @@
     python scripts/kill_retraining.py RUN [--kills 12] [--seed 0] [--json FILE]
 
 RUN is one whose search is done. Its students are retrained and quantized once undisturbed, with one
-worker, and then again and again with two on a Ray of two nodes: at a random moment SIGKILL goes to
-the driver, to a worker of Tune or to the second node, in turns, and the driver is started again
-with ``--resume`` where it has died. Every run has to end with the same weights and the same
-``students.json``, and at no moment may a student's folder lack one of its files.
+worker, and then again and again with two on a Ray of two nodes, each time with four kills: SIGKILL
+goes to a worker of Tune, the driver and the second node at random moments of the retraining and to
+the driver in the INT8 stage, and the driver is started again with ``--resume`` where it has died.
+Every run has to end with the same weights and the same ``students.json``, and at no moment may a
+student's folder lack one of its files.
+
+The nodes have to find this evo_agd: where another one is installed, set ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import threading
 import time
 from pathlib import Path
 
-from kill_searches import KEPT, TARGETS, Nodes, copy, kill
+from kill_searches import KEPT, Nodes, copy, kill
 
 FILES = {"architecture.yaml", "student.safetensors", "metrics.json", "student.onnx"}
 FILES |= {"student.int8.onnx"}
@@ -75,11 +78,21 @@ class Driver:
         return (self.run / "report.html").exists()
 
     def reached(self, what: str) -> bool:
+        """Whether the log says so since this driver has begun."""
         log = self.run / "log.txt"
-        return log.exists() and what in log.read_text()
+        return log.exists() and what in log.read_text().rpartition("search: started:")[2]
 
-    def stage(self) -> str:
-        return "INT8" if self.reached(INT8) else "students"
+    def revive(self) -> None:
+        """Start it again if it has died.
+
+        Raises:
+            SystemExit: it dies by itself.
+        """
+        status = self.process.poll()
+        if status is not None and not self.done:
+            if status != -signal.SIGKILL:
+                raise SystemExit(f"{self.run}: the driver ended with {status}, see its log.txt")
+            self.start()
 
     def until(self, what: str) -> float:
         """When the log says so."""
@@ -91,8 +104,7 @@ class Driver:
         """For the page, with the driver started again whenever it dies."""
         end = time.monotonic() + LIMIT
         while not self.done:
-            if self.process.poll() is not None:
-                self.start()
+            self.revive()
             if time.monotonic() > end:
                 raise SystemExit(f"{self.run}: no page after {LIMIT:.0f} s")
             time.sleep(0.05)
@@ -110,10 +122,33 @@ def outcome(run: Path) -> dict[str, bytes]:
     return found | {"": (run / "students.json").read_bytes()}
 
 
-def disturbed(
-    run: Path, target: str, rng: random.Random, lasts: dict[str, float]
-) -> dict[str, object] | None:
-    """Kill ``target`` at a random moment and let the run end; None if it was too late for that.
+def strike(driver: Driver, nodes: Nodes, target: str, pause: float, rng: random.Random) -> bool:
+    """Kill ``target`` some time after it is there; False where it was too late for that."""
+
+    def there() -> bool:
+        return driver.reached(INT8) if target == "INT8" else bool(nodes.workers(TRAINER))
+
+    while not there():
+        if driver.done or (target != "INT8" and driver.reached(INT8)):
+            return False
+        driver.revive()
+        time.sleep(0.02)
+    time.sleep(pause)
+    trainers = nodes.workers(TRAINER)
+    if driver.done or (target != "INT8" and not trainers):
+        return False
+    if target == "worker":
+        kill(rng.choice(trainers))
+    elif target == "node":
+        nodes.kill_second()
+    else:
+        os.killpg(driver.process.pid, signal.SIGKILL)
+        driver.process.wait()
+    return True
+
+
+def disturbed(run: Path, rng: random.Random, lasts: dict[str, float]) -> dict[str, object]:
+    """Let a run end under kills.
 
     Args:
         lasts: seconds that the stages take, about.
@@ -121,30 +156,17 @@ def disturbed(
     nodes = Nodes(20000 + rng.randrange(20000))
     watch = Watch(run)
     driver = Driver(run, "--address", nodes.address)
+    killed: list[dict[str, object]] = []
     try:
         watch.start()
-        began = driver.until(STUDENTS)
-        if target == "driver":  # the others have no part in the INT8 stage
-            time.sleep(rng.uniform(0, lasts["students"] + lasts["INT8"]))
-        else:
-            while not (nodes.workers(TRAINER) or driver.done) and driver.process.poll() is None:
-                time.sleep(0.05)
-            time.sleep(rng.uniform(0, 0.8 * lasts["students"]))
-        trainers, stage, at = nodes.workers(TRAINER), driver.stage(), time.monotonic() - began
-        if driver.done or (target != "driver" and not trainers):
-            return None
-        if target == "driver":
-            os.killpg(driver.process.pid, signal.SIGKILL)
-        elif target == "worker":
-            kill(rng.choice(trainers))
-        else:
-            nodes.kill_second()
+        for target in (*rng.sample(("worker", "driver"), 2), "node", "INT8"):
+            pause = rng.uniform(0, lasts[target])
+            if strike(driver, nodes, target, pause, rng):
+                killed.append({"of": target, "seconds_after_it_was_there": round(pause, 1)})
         driver.wait()
         watch.look()
-        return {
-            **{"of": target, "stage": stage, "after_seconds": round(at, 1)},
-            **{"drivers": driver.starts, "looks": watch.looks, "torn": sorted(watch.torn)},
-        }
+        found = {"killed": killed, "drivers": driver.starts, "looks": watch.looks}
+        return {**found, "torn": sorted(watch.torn)}
     finally:
         driver.stop()
         watch.over.set()
@@ -168,22 +190,21 @@ def main() -> None:
         whole.wait()
         expected = outcome(run)
         # Of two workers, where one took that long.
-        lasts = {"students": (moments[1] - moments[0]) / 2, "INT8": moments[2] - moments[1]}
-        for attempt in range(10 * arguments.kills):
-            if len(rows) == arguments.kills:
-                break
-            run = copy(arguments.run, Path(folder) / str(attempt), SEARCHED)
-            row = disturbed(run, TARGETS[len(rows) % 3], rng, lasts)
-            if row is not None:
-                row["same"] = outcome(run) == expected
-                rows.append({"kill": len(rows) + 1, **row})
-                sys.stdout.write(json.dumps(rows[-1]) + "\n")
-                sys.stdout.flush()
-                if arguments.json:
-                    arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        third = (moments[1] - moments[0]) / 6
+        lasts = {"worker": third, "driver": third, "node": third, "INT8": moments[2] - moments[1]}
+        kills = 0
+        while kills < arguments.kills:
+            run = copy(arguments.run, Path(folder) / str(len(rows)), SEARCHED)
+            row = disturbed(run, rng, lasts)
+            row["same"] = outcome(run) == expected
+            rows.append(row)
+            kills += len(row["killed"])  # type: ignore[arg-type]
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
+            if arguments.json:
+                arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
             shutil.rmtree(run)
-    wrong = [row for row in rows if row["torn"] or not row["same"]]
-    sys.exit(len(rows) < arguments.kills or bool(wrong))
+    sys.exit(any(row["torn"] or not row["same"] for row in rows))
 
 
 if __name__ == "__main__":
