@@ -13,6 +13,7 @@ from rich.console import Console
 
 from evo_agd.errors import InputError
 from evo_agd.files import write_bytes
+from evo_agd.report.retraining import stopped
 from evo_agd.report.table import Row, front_rows, front_table, student_table
 from evo_agd.run.directory import RunDirectory
 from evo_agd.search import guarded
@@ -47,8 +48,11 @@ def pick(run: RunDirectory, rows: list[Row], name: str, to: Path) -> Path:
     """
     ready = [r["id"] for r in rows if r["student"]]
     if name not in ready:
-        known = any(r["id"] == name for r in rows)
-        found = f"{name}, " + ("which was not retrained" if known else "which is not on the front")
+        ended = {r["id"]: r["stopped"] for r in rows}
+        why = "which was not retrained" if name in ended else "which is not on the front"
+        if end := ended.get(name):
+            why = f"which was stopped early, dominated by {end['by']}"
+        found = f"{name}, {why}"
         listed = ", ".join(ready) or "none"
         raise InputError(run.path, f"a retrained member ({listed})", found)
     if to.exists():
@@ -95,6 +99,8 @@ def pareto(arguments: argparse.Namespace) -> None:
         console.print(front_table(run, rows))
         if students := student_table(rows):
             console.print(students)
+        for text in stopped(rows):
+            console.print(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

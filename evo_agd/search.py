@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -43,6 +44,14 @@ def parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="go on with the run in --run, or with the newest unfinished one of this space",
+    )
+    result.add_argument(
+        "--students",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="members to retrain, by id, or how many, or `all`; with --resume more of a run that "
+        "is done (students.ids, students.count)",
     )
     result.add_argument(
         "--latency-table",
@@ -96,6 +105,15 @@ def newest_unfinished(name: str | None) -> Path:
     raise InputError(RUNS, f"an unfinished run{f' of {name}' if name else ''} to resume", "none")
 
 
+def choice_of(words: Sequence[str]) -> list[str]:
+    """The assignments that ``--students`` stands for: ids, or one number, or ``all``."""
+    if not words:
+        return []
+    if len(words) == 1 and (words[0] == "all" or words[0].isdecimal()):
+        return ["students.ids=[]", f"students.count={words[0]}"]
+    return [f"students.ids={json.dumps(list(words))}"]
+
+
 def _log_to(path: Path) -> None:
     try:
         handler = logging.FileHandler(path)
@@ -118,11 +136,12 @@ def search(arguments: argparse.Namespace) -> None:
     # Late: the command line should answer --help and typing errors before torch is loaded.
     from evo_agd.deploy.latency_table import setting_of
     from evo_agd.evolve.cluster import check_outlives_job
-    from evo_agd.run.directory import RunDirectory, locked, resume, start
+    from evo_agd.run.directory import RunDirectory, choose, locked, resume, start
     from evo_agd.run.pipeline import Pipeline, resolved
+    from evo_agd.run.students import chosen
 
     console = Console(highlight=False)
-    assignments = list(arguments.set)
+    assignments = [*arguments.set, *choice_of(arguments.students)]
     for file in arguments.latency_table:
         table = Path(file).resolve()
         assignments.append(f"{setting_of(table)}={table}")
@@ -154,14 +173,21 @@ def search(arguments: argparse.Namespace) -> None:
     with locked(run):
         _log_to(run.log)
         log.info("started: %s", " ".join(sys.argv))
+        if run.front.exists():
+            chosen(run, settings)  # or refuse, before anything is changed
+        choose(run, settings)
         pipeline.run(run)
-    from evo_agd.report.table import front_rows, student_table
+    from evo_agd.report.retraining import stopped
+    from evo_agd.report.table import front_rows, size_of_front, student_table
 
     rows = front_rows(run)
-    console.print(f"{len(rows)} members on the front; `python -m evo_agd.pareto {run.path}` lists")
+    members = size_of_front(rows)
+    console.print(f"{members} members on the front; `python -m evo_agd.pareto {run.path}` lists")
     console.print("them, and takes one away with `--pick ID --to DIR`")
     if students := student_table(rows):
         console.print(students)
+    for text in stopped(rows):
+        console.print(text)
     # Not through the console: a path must stay on one line, to be clicked or piped.
     print(run.report)
 

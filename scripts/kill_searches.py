@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import ray  # noqa: F401, which brings psutil along
@@ -32,10 +33,10 @@ LIMIT = 600.0  # seconds a search may take
 TARGETS = ("driver", "worker", "node")
 
 
-def copy(run: Path, to: Path) -> Path:
-    """The run as it was before its search."""
+def copy(run: Path, to: Path, kept: Sequence[str] = KEPT) -> Path:
+    """The run as it was before its search, or with more of what it has reached."""
     to.mkdir(parents=True)
-    for name in KEPT:
+    for name in kept:
         source = run / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, to / name)
     return to
@@ -128,13 +129,13 @@ class Nodes:
                 continue
         return found
 
-    def workers(self) -> list[int]:
-        """Processes that score candidates."""
+    def workers(self, kind: str = "_Evaluator") -> list[int]:
+        """Processes that score candidates, or Ray actors of another kind."""
         found = []
         for raylet in self.raylets():
             for child in raylet.children(recursive=True):
                 try:
-                    if "_Evaluator" in " ".join(child.cmdline()):
+                    if kind in " ".join(child.cmdline()):
                         found.append(child.pid)
                 except psutil.Error:
                     continue

@@ -17,7 +17,13 @@ from evo_agd.space.super_resolution import SuperResolutionSpace
 ROOT = Path(__file__).parent.parent
 
 # Files that take minutes, the longest first: beside them the others find their place.
-LONG = ("test_end_to_end.py", "test_cluster.py", "test_workers.py", "test_search_spaces.py")
+LONG = (
+    "test_end_to_end.py",
+    "test_cluster.py",
+    "test_retraining.py",
+    "test_workers.py",
+    "test_search_spaces.py",
+)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several of us share the cores
     torch.set_num_threads(1)

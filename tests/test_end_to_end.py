@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evo_agd import benchmark, pareto, search
 from evo_agd.config import load
 from evo_agd.deploy.latency_table import every_layer, layer_key, read_table
 from evo_agd.nets.build import space_of
+from evo_agd.run.directory import RunDirectory
 
 STAGES = ["1/6 teacher", "2/6 supernet", "3/6 search", "4/6 students", "5/6 INT8", "6/6 report"]
 
@@ -56,6 +59,11 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
             "architecture.yaml", "student.safetensors", "metrics.json",
             "student.onnx", "student.int8.onnx",
         }  # fmt: skip
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert {"psnr_supernet", "psnr_retrained", "distillation_loss_retrained"} <= set(metrics)
+    outcomes = json.loads((undisturbed / "students.json").read_text())
+    assert {m["id"] for m in outcomes} == {p.name for p in students}
+    assert all([s["step"] for s in m["scores"]] == [2, 3, 6] for m in outcomes)
     page = (undisturbed / "report.html").read_text()
     assert students[0].name in page and "data:image/png;base64" in page
     assert "<script src" not in page and "<link" not in page
@@ -103,6 +111,8 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_front(
     for name in names:
         weights = Path("students") / name / "student.safetensors"
         assert (run / weights).read_bytes() == (undisturbed / weights).read_bytes()
+    outcomes = [(folder / "students.json").read_bytes() for folder in (run, undisturbed)]
+    assert outcomes[0] == outcomes[1]
 
 
 def test_a_finished_run_is_not_repeated(world: Path, undisturbed: Path) -> None:
@@ -110,6 +120,56 @@ def test_a_finished_run_is_not_repeated(world: Path, undisturbed: Path) -> None:
     assert search.main([str(world / "tiny.yaml"), "--run", str(undisturbed), "--resume"]) == 0
     assert search.main(["--run", str(undisturbed), "--resume"]) == 0  # by its own config.yaml
     assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*.safetensors")} == before
+
+
+def test_others_are_retrained_afterwards(
+    world: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    there = ["--run", str(run), "--resume"]
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert "f9-x" in refused(capsys, *there, "--students", "f9-x")
+    scored = [row["id"] for row in RunDirectory(run).read_history()]
+    front = [m["id"] for m in json.loads((run / "front.json").read_text())]
+    space, rng = space_of(load(world / "tiny.yaml")), np.random.default_rng(0)
+    members = (space.id_of(space.random(rng)) for _ in range(100))
+    unknown = next(n for n in members if n not in scored)
+    assert unknown in refused(capsys, *there, "--students", front[0], unknown)
+    assert "students.steps" in refused(capsys, *there, "--set", "students.steps=7")
+    log = run / "log.txt"
+    assert all(p.read_bytes() == content for p, content in before.items() if p != log)
+    # One of the front, and one that has only been scored; nothing is to be stopped.
+    first = next(n for n in front if not (run / "students" / n).exists())
+    other = next(n for n in scored if n not in front)
+    more = ["--students", first, other, "--set", "students.rungs=[]"]
+    assert search.main([*there, *more]) == 0
+    assert RunDirectory(run).settings().students.ids == (first, other)
+    students = {p.parent.name for p in run.glob("students/*/metrics.json")}
+    assert students == {p.name for p in (undisturbed / "students").iterdir()} | {first, other}
+    kept = [p for p in before if p.suffix == ".safetensors" or p.name == "front.json"]
+    assert all(p.read_bytes() == before[p] for p in kept)
+    sheet = run / "sheet.png"
+    assert sheet.read_bytes() != before[sheet] and other in (run / "report.html").read_text()
+    capsys.readouterr()
+    assert pareto.main([str(run), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["id"] for r in rows if not r["front"]] == [other]
+    # A stopped member is told from one that was not chosen, and is not tried again.
+    outcomes = json.loads((run / "students.json").read_text())
+    ended = next(m for m in outcomes if m["id"] == first)
+    shutil.rmtree(run / "students" / first)
+    ended["stopped"] = {"step": 2, "by": front[0], "psnr": 20.0, "psnr_by": 21.0}
+    (run / "students.json").write_text(json.dumps(outcomes))
+    again = ["--students", first, "--set", "students.rungs=[0.5]"]
+    assert search.main([*there, *again]) == 0
+    assert not (run / "students" / first).exists()
+    capsys.readouterr()
+    assert pareto.main([str(run)]) == 0
+    assert f"{first} was stopped after 2 steps" in " ".join(capsys.readouterr().out.split())
+    assert f"dominated by {front[0]}" in (run / "report.html").read_text()
+    assert pareto.main([str(run), "--pick", first, "--to", str(tmp_path / "mine")]) == 2
+    assert f"dominated by {front[0]}" in capsys.readouterr().err
 
 
 def test_pareto_shows_filters_and_prints_json(
@@ -219,6 +279,8 @@ def test_bad_input_ends_with_one_line_and_leaves_nothing(
     assert "HOST:PORT" in told("--address", "nowhere")
     assert "--address: expected a Ray cluster" in told("--address", "127.0.0.1:1")
     assert "cheapest" in told("--set", "constraints.gmacs.max=0.000001")
+    assert "f9-x" in told("--students", "f9-x")
+    assert "students.rungs" in told("--set", "students.rungs=[0.5, 0.25]")
     assert "a run directory" in told("--resume")
     monkeypatch.chdir(tmp_path)
     assert "to resume" in refused(capsys, tiny, "--resume")

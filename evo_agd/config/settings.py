@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from evo_agd.config.genes import CellGenes, Section, SuperResolutionGenes, TranslationGenes
 
@@ -211,10 +211,32 @@ class Evolution(Section):
 class StudentTraining(Training):
     """The retraining stage."""
 
-    count: PositiveInt = 5
-    """Front members to retrain, spread evenly over the front by cost."""
+    count: PositiveInt | Literal["all"] = 5
+    """Front members to retrain, spread evenly over the front by GMACs; ``all`` is all of it."""
+    ids: tuple[str, ...] = ()
+    """Members to retrain in their place: of the front, or any that the search has scored. A search
+    begins with them."""
     inherit: bool = True
     """Start from the supernet's weights instead of from scratch."""
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5)
+    """Shares of the steps at which members are scored on the pictures of the search and compared;
+    without any, all of them train to the end."""
+    margin: Annotated[float, Field(ge=0)] = 0.2
+    """A member is stopped at a rung where one that costs less is better by more than this, in dB of
+    averaged weights."""
+
+    @field_validator("rungs")
+    @classmethod
+    def _one_after_another(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"shares that grow, found {list(value)}")
+        return value
+
+    @property
+    def rung_steps(self) -> tuple[int, ...]:
+        """The steps after which members are compared."""
+        steps = {round(share * self.steps) for share in self.rungs}
+        return tuple(sorted(steps - {0, self.steps}))
 
 
 class Quantization(Section):
@@ -238,6 +260,8 @@ class Compute(Section):
     is one."""
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of a GPU, for each evaluation: 0.25 puts four on one. 0 scores on the CPU."""
+    gpus_per_student: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The same of each retraining. 0 trains on the CPU, one core each."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of training and scoring; ``auto`` is BF16 where the processor has it natively."""
 

@@ -35,14 +35,15 @@ def _milliseconds(row: Row) -> str:
 def front_figure(
     rows: Sequence[Row], history: Sequence[dict[str, str]], levels: Mapping[str, float], y: str
 ) -> go.Figure:
-    """Every evaluated architecture, the front, and what its students reached; GMACs against dB.
+    """Every evaluated architecture, the front, and what students reached; GMACs against dB.
 
     Args:
         levels: what to draw as horizontal lines, in dB by name.
         y: title of the axis.
     """
     figure = go.Figure()
-    on_front = {r["id"] for r in rows}
+    members = [r for r in rows if r["front"]]
+    on_front = {r["id"] for r in members}
     others = [h for h in history if h["id"] not in on_front]
     figure.add_scatter(
         x=[float(h["gmacs"]) for h in others],
@@ -54,9 +55,9 @@ def front_figure(
         hovertemplate="%{text}<br>%{x:.2f} GMACs, %{y:.2f} dB",
     )
     figure.add_scatter(
-        x=[r["gmacs"] for r in rows],
-        y=[r["psnr"] for r in rows],
-        text=[r["id"] + _milliseconds(r) for r in rows],
+        x=[r["gmacs"] for r in members],
+        y=[r["psnr"] for r in members],
+        text=[r["id"] + _milliseconds(r) for r in members],
         name="front (supernet score)",
         mode="markers",
         marker={"color": ACCENT, "size": 8},

@@ -12,6 +12,7 @@ from evo_agd.config import Settings, dump
 from evo_agd.files import write_text
 from evo_agd.report.figures import as_div, front_figure, progress_figure
 from evo_agd.report.pictures import strips
+from evo_agd.report.retraining import agreement, shift_of, stopped
 from evo_agd.report.table import Column, columns_of, front_rows, references
 from evo_agd.run.directory import RunDirectory
 from evo_agd.train.pairs import Pair
@@ -21,6 +22,8 @@ PAGE_COLUMNS = (
     Column("GMACs", "{:.2f}", "gmacs"),
     Column("parameters", "{:,}", "params"),
     Column("PSNR supernet", "{:.2f}", "psnr_supernet"),
+    Column("retrained", "{:.2f}", "psnr_retrained"),
+    Column("difference", "{:+.2f}", shift_of),
 )
 
 WORDS = {
@@ -56,10 +59,12 @@ def write_page(run: RunDirectory, settings: Settings, validation: Sequence[Pair]
         plotly=get_plotlyjs(),
         front=as_div(front_figure(rows, history, levels, title), "front"),
         progress=as_div(progress_figure(volumes), "progress"),
-        rows=rows,
+        rows=[r for r in rows if r["front"]],
         ready=ready,
         columns=PAGE_COLUMNS + columns_of(first),
         references=references(first),
+        agreement=agreement(rows),
+        stopped=stopped(rows),
         evaluated=len(history),
         objectives=", ".join(WORDS[name] for name in settings.objectives),
         strips=strips(run, shown, validation[:STRIPS]),

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from evo_agd.report.retraining import agreement, shift_of
 from evo_agd.run.directory import RunDirectory
 
 MILLISECONDS = {"latency_ms": "table ms", "latency_int8_ms": "INT8 table ms"}
@@ -22,7 +23,7 @@ class Column:
 
     heading: str
     form: str
-    key: str | Callable[[Mapping[str, Any]], float]
+    key: str | Callable[[Mapping[str, Any]], float | None]
 
     def text(self, metrics: Mapping[str, Any]) -> str:
         """The cell; empty where the run has no such figure."""
@@ -94,36 +95,63 @@ def references(metrics: Mapping[str, Any], *, brief: bool = False) -> str:
 
 
 def front_rows(run: RunDirectory) -> list[Row]:
-    """Front members, cheapest first, each with its student's metrics under ``student`` or None.
+    """Front members and others that were retrained, cheapest first.
+
+    Each has its student's metrics under ``student`` or None, what stopped its retraining early
+    under ``stopped`` or None, and whether it is of the ``front``.
 
     Raises:
         InputError: the search is not done.
     """
+    outcomes = run.read_outcomes()
+    members = {m["id"]: {**m, "front": True} for m in run.read_front()}
+    for name, entry in outcomes.items():
+        figures = {k: v for k, v in entry.items() if k not in ("scores", "stopped")}
+        members.setdefault(name, {**figures, "front": False})
     rows = []
-    for member in run.read_front():
-        metrics = run.student(member["id"]) / "metrics.json"
+    for name, member in members.items():
+        metrics = run.student(name) / "metrics.json"
         student = json.loads(metrics.read_text()) if metrics.is_file() else None
-        rows.append({**member, "student": student})
-    return rows
+        ended = outcomes[name]["stopped"] if name in outcomes and not student else None
+        rows.append({**member, "student": student, "stopped": ended})
+    return sorted(rows, key=lambda r: (r["gmacs"], r["id"]))
+
+
+def size_of_front(rows: list[Row]) -> int:
+    """How many of the rows are of the front."""
+    return sum(row["front"] for row in rows)
+
+
+def _retrained(row: Row) -> tuple[str, str]:
+    """What a member reached, and how much more that is than its supernet score."""
+    metrics = row["student"]
+    if not metrics:
+        return ("stopped" if row["stopped"] else ""), ""
+    shift = shift_of(metrics)
+    if shift is None:
+        return f"{metrics['psnr']:.2f}", ""
+    return f"{metrics['psnr_retrained']:.2f}", f"{shift:+.2f}"
 
 
 def front_table(run: RunDirectory, rows: list[Row] | None = None) -> Table:
-    """The whole front, cheapest first, by its supernet scores."""
+    """The whole front, cheapest first, by its supernet scores, and what else was retrained."""
     rows = front_rows(run) if rows is None else rows
+    size = size_of_front(rows)
+    others = f", {len(rows) - size} others that were retrained" if size < len(rows) else ""
     table = Table(
-        title=f"Pareto front: {len(rows)} members",
-        caption="GMACs at the space's input size, convolutions only; PSNR in dB",
+        title=f"Pareto front: {size} members{others}",
+        caption="GMACs at the space's input size, convolutions only; PSNR in dB, in the supernet "
+        "and retrained, on the pictures of the search",
     )
     timed = [name for name in MILLISECONDS if any(name in row for row in rows)]
     table.add_column("id", overflow="fold")
     latency = [MILLISECONDS[name] for name in timed]
-    for heading in ("GMACs", "params", *latency, "distillation", "PSNR", "retrained"):
+    for heading in ("GMACs", "params", *latency, "distillation", "PSNR", "retrained", "gain"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        reached = f"{row['student']['psnr']:.2f}" if row["student"] else ""
         cells = [row["id"], f"{row['gmacs']:.2f}", f"{row['params']:,}"]
         cells += [f"{row[name]:.1f}" for name in timed]
-        cells += [f"{row['distillation_loss']:.4f}", f"{row['psnr']:.2f}", reached]
+        cells += [f"{row['distillation_loss']:.4f}", f"{row['psnr']:.2f}", *_retrained(row)]
         table.add_row(*cells)
     return table
 
@@ -138,7 +166,7 @@ def student_table(rows: list[Row]) -> Table | None:
     table = Table(
         title=f"{len(ready)} students, retrained and quantized",
         caption=f"{references(first, brief=True)}; ONNX Runtime at {size}x{size}, "
-        f"{first['ms_threads']} threads",
+        f"{first['ms_threads']} threads. {agreement(rows)}".strip(),
     )
     table.add_column("id", overflow="fold")
     table.add_column("GMACs", justify="right", no_wrap=True)

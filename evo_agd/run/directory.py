@@ -18,6 +18,9 @@ from evo_agd.config import Settings, dump, load
 from evo_agd.errors import InputError
 from evo_agd.files import write_text
 
+# Settings of the students that may differ when a run is resumed: who, and who is stopped.
+CHOICE = ("count", "ids", "rungs", "margin")
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -74,6 +77,11 @@ class RunDirectory:
         return self.path / "retraining"
 
     @property
+    def outcomes(self) -> Path:
+        """What became of each member whose retraining has ended."""
+        return self.path / "students.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -124,6 +132,22 @@ class RunDirectory:
         except ValueError as error:
             raise InputError(self.front, "JSON", error) from error
         return members
+
+    def read_outcomes(self) -> dict[str, dict[str, Any]]:
+        """Members whose retraining has ended, by id, cheapest first.
+
+        Each is what ``front.json`` has, with its ``scores`` by step and, if it was ``stopped``, the
+        step, by whom, and both of their PSNRs there.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        if not self.outcomes.is_file():
+            return {}
+        try:
+            return {m["id"]: m for m in json.loads(self.outcomes.read_text())}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(self.outcomes, "what became of students", error) from error
 
     def read_history(self) -> list[dict[str, str]]:
         """The rows of the history, all values as text; none before the first generation."""
@@ -181,7 +205,8 @@ def start(path: Path, settings: Settings, inputs: str) -> RunDirectory:
 def resume(path: Path, settings: Settings, inputs: str) -> RunDirectory:
     """Take up a run directory, if it was made with the same settings and inputs.
 
-    The number of workers may differ: no figure depends on it.
+    The number of workers may differ: no figure depends on it. So may the choice of students, for
+    which see :func:`choose`.
 
     Raises:
         InputError: nothing to resume here, or a run of another configuration or other inputs.
@@ -191,11 +216,29 @@ def resume(path: Path, settings: Settings, inputs: str) -> RunDirectory:
     old, new = (yaml.safe_load(dump(s)) for s in (run.settings(), settings))
     for value in (old, new):
         value["compute"].pop("workers")
+        for name in CHOICE:
+            value["students"].pop(name)
     difference = _first_difference(old, new)
     if difference:
         raise InputError(path, "a run of the same configuration", f"another ({difference})")
     run.check_inputs(inputs)
     return run
+
+
+def choose(run: RunDirectory, settings: Settings) -> None:
+    """Let a run that is taken up have the choice of students of these settings.
+
+    Sheet and page are of another choice and go first, so that they are made again whatever happens.
+
+    Raises:
+        InputError: the run cannot be written to.
+    """
+    old = run.settings()
+    if old.students == settings.students:
+        return
+    for path in (run.report, run.sheet):
+        path.unlink(missing_ok=True)
+    write_text(run.config, dump(old.model_copy(update={"students": settings.students})))
 
 
 @contextmanager

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -25,7 +22,7 @@ from evo_agd.deploy.measures import (
 from evo_agd.deploy.students import calibration_inputs, finish_student
 from evo_agd.deploy.teacher import teacher_figures
 from evo_agd.errors import InputError
-from evo_agd.evolve.candidates import Candidate, cost_values
+from evo_agd.evolve.candidates import cost_values
 from evo_agd.evolve.cluster import address_of, check_address, cluster
 from evo_agd.evolve.search import Search, check_constraints
 from evo_agd.evolve.state import SearchState, Store
@@ -39,6 +36,15 @@ from evo_agd.report.sheet import write_sheet
 from evo_agd.run.directory import RunDirectory
 from evo_agd.run.inputs import Inputs
 from evo_agd.run.searching import first_genomes, pool_of
+from evo_agd.run.students import (
+    before_and_after,
+    finished,
+    front_entry,
+    named_genomes,
+    outstanding,
+    race_of,
+    settle,
+)
 from evo_agd.space.genes import Genome
 from evo_agd.train.distillation import loss_of, supernet_losses
 from evo_agd.train.images import read_photo
@@ -55,29 +61,6 @@ def resolved(settings: Settings) -> Settings:
         return settings
     compute = {"precision": "bf16" if bf16_pays() else "fp32"}
     return settings.model_copy(update={"compute": settings.compute.model_copy(update=compute)})
-
-
-def chosen_for_retraining(members: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Front members spread evenly over the logarithm of cost, best and cheapest included.
-
-    Only members with a better PSNR than every cheaper one are of use to somebody who picks by cost.
-    """
-    stairs: list[dict[str, Any]] = []
-    for member in sorted(members, key=lambda m: (m["gmacs"], -m["psnr"])):
-        if not stairs or member["psnr"] > stairs[-1]["psnr"]:
-            stairs.append(member)
-    if len(stairs) <= count:
-        return stairs
-    if count == 1:
-        return stairs[-1:]
-    low, high = math.log(stairs[0]["gmacs"]), math.log(stairs[-1]["gmacs"])
-    chosen, between = [stairs[0], stairs[-1]], stairs[1:-1]
-    for position in range(1, count - 1):
-        wanted = low + (high - low) * position / (count - 1)
-        nearest = min(between, key=lambda m: abs(math.log(m["gmacs"]) - wanted))
-        between.remove(nearest)
-        chosen.append(nearest)
-    return sorted(chosen, key=lambda m: m["gmacs"])
 
 
 class Pipeline:
@@ -100,7 +83,7 @@ class Pipeline:
         self.address = address = address_of(address)
         self.space = space_of(settings)
         read_tables(settings, self.space)
-        self.start = first_genomes(settings, self.space)
+        self.start = [*first_genomes(settings, self.space), *named_genomes(settings, self.space)]
         self.bf16 = settings.compute.precision == "bf16"
         check_constraints(self.space, settings.constraints)
         if address is not None:
@@ -130,10 +113,10 @@ class Pipeline:
         train, validation = self.teach(run)
         self._train_supernet(run, train)
         weights = load_file(run.supernet)
-        if not run.front.exists() or self._unfinished(run):
+        if not run.front.exists() or outstanding(run, self.settings):
             with cluster(self.address, self.workers):
                 self._search(run, weights, train, validation)
-                self._retrain(run, weights, train)
+                self._retrain(run, weights, train, validation)
         self._deploy(run, train, validation)
         shutil.rmtree(run.retraining, ignore_errors=True)
         with bar(self.console, "6/6 report", 2) as tick:
@@ -142,12 +125,6 @@ class Pipeline:
             tick(1, "sheet.png")
             write_page(run, self.settings, validation)
             tick(2, "")
-
-    def _unfinished(self, run: RunDirectory) -> bool:
-        return any(not run.student(m["id"]).exists() for m in self._chosen(run))
-
-    def _chosen(self, run: RunDirectory) -> list[dict[str, Any]]:
-        return chosen_for_retraining(run.read_front(), self.settings.students.count)
 
     def teach(self, run: RunDirectory) -> tuple[list[Pair], list[Pair]]:
         """Training and validation pictures with the teacher's answers, kept in the run."""
@@ -252,11 +229,18 @@ class Pipeline:
         pool.close()
         write_json(run.front, [front_entry(c) for c in found])
 
-    def _retrain(self, run: RunDirectory, weights: dict[str, Tensor], train: list[Pair]) -> None:
+    def _retrain(
+        self,
+        run: RunDirectory,
+        weights: dict[str, Tensor],
+        train: list[Pair],
+        validation: list[Pair],
+    ) -> None:
         settings = self.settings
-        chosen = [m for m in self._chosen(run) if not run.student(m["id"]).exists()]
+        chosen = outstanding(run, settings)
         if not chosen:
             return
+        race = race_of(run, settings, chosen, validation)
         members = [Member(m["id"], self.space.parse(m["id"])) for m in chosen]
         with bar(self.console, "4/6 students", settings.students.steps * len(members)) as tick:
             retrain(
@@ -269,12 +253,15 @@ class Pipeline:
                 bf16=self.bf16,
                 space=self.space if settings.students.inherit else None,
                 weights=weights if settings.students.inherit else None,
+                race=race,
+                gpus=settings.compute.gpus_per_student,
                 tick=tick,
             )
+        settle(run, chosen, race)
 
     def _deploy(self, run: RunDirectory, train: list[Pair], validation: list[Pair]) -> None:
         settings = self.settings
-        chosen = self._chosen(run)
+        chosen = finished(run, settings)
         waiting = [entry for entry in chosen if not run.student(entry["id"]).exists()]
         with bar(self.console, "5/6 INT8", len(chosen)) as tick:
             tick(len(chosen) - len(waiting), "")
@@ -303,7 +290,7 @@ class Pipeline:
                     measures=measures,
                     settings=settings.int8,
                     threads=cores(),
-                    known={**cost, "psnr_supernet": entry["psnr"], **references},
+                    known={**cost, **before_and_after(entry), **references},
                 )
                 tick(len(chosen) - len(waiting) + index + 1, entry["id"])
 
@@ -318,8 +305,3 @@ class Pipeline:
             inception=inception,
             target_class=self.settings.judge.target_class,
         )
-
-
-def front_entry(candidate: Candidate) -> dict[str, Any]:
-    """A front member as ``front.json`` has it."""
-    return {"id": candidate.id, "genome": list(candidate.genome), **candidate.values}

@@ -119,13 +119,22 @@ def _within(
 
 
 def student_losses(
-    net: Callable[[Tensor], Tensor], sampler: CropSampler, *, loss: DistillationLoss, bf16: bool
+    net: Callable[[Tensor], Tensor],
+    sampler: CropSampler,
+    *,
+    loss: DistillationLoss,
+    bf16: bool,
+    device: str = "cpu",
 ) -> Losses:
-    """The loss of one student step, for :func:`evo_agd.train.loop.fit`."""
+    """The loss of one student step, for :func:`evo_agd.train.loop.fit`.
+
+    Args:
+        device: where ``net`` and ``loss`` are.
+    """
 
     def step_loss(step: int) -> Tensor:
-        low, high, teacher = sampler.draw(step)
-        with mixed(bf16):
+        low, high, teacher = (crops.to(device) for crops in sampler.draw(step))
+        with mixed(bf16, device):
             output = net(low)
         return loss(output, high, teacher)
 
@@ -144,15 +153,24 @@ class Score:
 
 
 def score(
-    net: Callable[[Tensor], Tensor], pairs: Sequence[Pair], *, loss: DistillationLoss, bf16: bool
+    net: Callable[[Tensor], Tensor],
+    pairs: Sequence[Pair],
+    *,
+    loss: DistillationLoss,
+    bf16: bool,
+    device: str = "cpu",
 ) -> Score:
-    """Means over whole validation photographs; outputs are rounded to 8 bits for PSNR only."""
+    """Means over whole validation photographs; outputs are rounded to 8 bits for PSNR only.
+
+    Args:
+        device: where ``net`` and ``loss`` are.
+    """
     distances, decibels = [], []
     for pair in pairs:
-        low, teacher = to_tensor([pair.low]), to_tensor([pair.teacher])
+        low, teacher = (to_tensor([p]).to(device) for p in (pair.low, pair.teacher))
         with torch.inference_mode():
-            with mixed(bf16):
+            with mixed(bf16, device):
                 output = net(low).float()
             distances.append(float(loss.to_teacher(output, teacher)))
-        decibels.append(psnr(to_photo(output[0]), pair))
+        decibels.append(psnr(to_photo(output[0].cpu()), pair))
     return Score(float(np.mean(distances)), float(np.mean(decibels)))

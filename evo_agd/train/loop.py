@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -89,14 +89,19 @@ def fit(
     workers: int = 1,
     checkpoint: Path | None = None,
     tick: Tick = lambda step, note: None,
+    looks: Collection[int] = (),
+    look: Callable[[int], None] = lambda step: None,
 ) -> nn.Module:
     """Train ``net`` in place, with one torch thread per loss, and leave its averaged weights in it.
+
+    It stays on the device that it is on, where ``losses`` have to compute.
 
     Args:
         losses: the losses of a step, as functions to call; their gradients are added in order.
         workers: how many of them are computed at once; the result does not depend on it.
         checkpoint: a file to resume from if it is there, and to write every few seconds.
         tick: called with (steps done, note) after each step.
+        looks: numbers of steps after which ``look`` is called with the averaged weights in ``net``.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -108,10 +113,11 @@ def fit(
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     start = 0
     if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
-        average, start = state["average"], int(state["step"])
+        average = {k: v.to(average[k].device) for k, v in state["average"].items()}
+        start = int(state["step"])
 
     def gradients(loss: Callable[[], Tensor]) -> tuple[float, tuple[Tensor | None, ...]]:
         value = loss()
@@ -141,12 +147,26 @@ def fit(
             if step % 20 == 0:
                 note = f"loss {total:.4f}"
             tick(step + 1, note)
+            if step + 1 in looks:
+                with _holding(net, average):
+                    look(step + 1)
             if checkpoint is not None and monotonic() - saved > CHECKPOINT_SECONDS:
                 state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
                 save(checkpoint, state | {"average": average, "step": step + 1})
                 saved = monotonic()
     net.load_state_dict(average)
     return net
+
+
+@contextmanager
+def _holding(net: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+    """Other weights in a network for a while."""
+    own = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    net.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        net.load_state_dict(own)
 
 
 def _groups(net: nn.Module) -> list[dict[str, object]]:

@@ -7,37 +7,32 @@ torn by a kill: ray#58179. Nothing here depends on it.)
 
 from __future__ import annotations
 
-import logging
 import os
-import secrets
+import platform
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import ray
 import torch
 from ray import tune
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import load_file
 from torch import Tensor
 
 from evo_agd.config.settings import Training
 from evo_agd.errors import InputError
-from evo_agd.files import write_text
 from evo_agd.nets.build import Architecture, Space, Student, empty_supernet, student_of
 from evo_agd.nets.students import WEIGHTS, write_weights
-from evo_agd.train.distillation import student_losses
+from evo_agd.train.distillation import score, student_losses
 from evo_agd.train.loop import Schedule, Tick, fit
 from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import CropSampler, Pair
+from evo_agd.train.placement import resources_of
+from evo_agd.train.rungs import Dominated, Notes, Race
 
-log = logging.getLogger(__name__)
 REPORT_SECONDS = 1.0
-NODE_SECONDS = 60.0  # for a node to say whether it sees a folder
 
 
 @dataclass(frozen=True)
@@ -88,14 +83,26 @@ def train_member(
     loss: DistillationLoss,
     seed: int,
     bf16: bool,
+    device: str = "cpu",
     checkpoint: Path | None = None,
     tick: Tick = lambda step, note: None,
+    looks: Collection[int] = (),
+    look: Callable[[int], None] = lambda step: None,
 ) -> Student:
-    """Train one student in place and return it."""
+    """Train one student in place and return it; it and the loss are on ``device`` from then on."""
+    net, loss = net.to(device), loss.to(device)
     key = zlib.crc32(f"{seed} {member.label}".encode())
     sampler = CropSampler(pairs, settings.batch, settings.crop, key, upright=net.scale == 1)
-    losses = student_losses(net, sampler, loss=loss, bf16=bf16)
-    fit(net, losses, schedule_of(settings), checkpoint=checkpoint, tick=tick)
+    losses = student_losses(net, sampler, loss=loss, bf16=bf16, device=device)
+    fit(
+        net,
+        losses,
+        schedule_of(settings),
+        checkpoint=checkpoint,
+        tick=tick,
+        looks=looks,
+        look=look,
+    )
     return net
 
 
@@ -110,28 +117,69 @@ def _trial(
     bf16: bool,
     space: Space | None,
     weights: dict[str, Tensor] | None,
+    race: Race | None,
+    device: str,
 ) -> None:
-    """What a Tune worker does: one member, on the one thread that ``fit`` uses."""
+    """What a Tune worker does: one member, on the one thread that ``fit`` uses, or on its GPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        expected = "nodes with GPUs that their torch can use"
+        raise InputError("compute.gpus_per_student", expected, f"none on {platform.node()}")
     member = config["member"]
+    notes = Notes(folder, member.label)
     if space is not None and weights is not None:
         net = inherited_student(member, space, weights)
     else:
         net = fresh_student(member)
     last = monotonic()
 
+    def report(step: int) -> None:
+        values = race.values(notes.scores()) if race else []
+        tune.report({"step": step, "label": member.label, "values": values})
+
     def tick(step: int, note: str) -> None:
         nonlocal last
         if monotonic() - last > REPORT_SECONDS:
             last = monotonic()
-            tune.report({"step": step})
+            report(step)
 
-    state = folder / f"{member.label}.state"
+    def look(step: int) -> None:
+        if race:
+            notes.add(step, score(net, race.pictures, loss=loss, bf16=bf16, device=device))
+            report(step)  # and wait: it may be the end
+
+    state = _state(folder, member)
     train_member(
-        member, net, pairs, settings, loss=loss, seed=seed, bf16=bf16, checkpoint=state, tick=tick
+        member,
+        net,
+        pairs,
+        settings,
+        loss=loss,
+        seed=seed,
+        bf16=bf16,
+        device=device,
+        checkpoint=state,
+        tick=tick,
+        looks=race.rungs if race else (),
+        look=look,
     )
-    write_weights(folder / member.label / WEIGHTS, net)
+    look(settings.steps)
+    write_weights(folder / member.label / WEIGHTS, net.to("cpu"))
     state.unlink(missing_ok=True)
-    tune.report({"step": settings.steps})
+    report(settings.steps)
+
+
+def _state(folder: Path, member: Member) -> Path:
+    """Where a member's training stands, while it goes on."""
+    return folder / f"{member.label}.state"
+
+
+def _begin(folder: Path, member: Member, rungs: Sequence[int]) -> None:
+    """Start a training over that was begun with other rungs: scores at these are missing."""
+    notes = Notes(folder, member.label)
+    if not notes.began_with(rungs):
+        (folder / member.label / WEIGHTS).unlink(missing_ok=True)
+        _state(folder, member).unlink(missing_ok=True)
+        notes.begin(rungs)
 
 
 def _no_tick(step: int, note: str) -> None:
@@ -139,10 +187,16 @@ def _no_tick(step: int, note: str) -> None:
 
 
 class _Watch(tune.Callback):
-    """Adds the trials' steps up for the progress bar."""
+    """Adds the trials' steps up for the progress bar.
 
-    def __init__(self, before: int, tick: Tick) -> None:
+    Args:
+        before: steps of members that are done already.
+        each: steps of one.
+    """
+
+    def __init__(self, before: int, each: int, tick: Tick) -> None:
         self.before = before
+        self.each = each
         self.tick = tick
         self.steps: dict[str, int] = {}
 
@@ -151,54 +205,19 @@ class _Watch(tune.Callback):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune writes its callbacks to disk, and a progress bar holds a lock.
-        return _Watch, (self.before, _no_tick)
+        return _Watch, (self.before, self.each, _no_tick)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self.steps[trial.trial_id] = result["step"]
+        self._note(trial, result["step"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._note(trial, self.each)
+
+    def _note(self, trial: Any, step: int) -> None:
+        self.steps[trial.trial_id] = step
         self.tick(self.before + sum(self.steps.values()), "")
-
-
-def nodes_of(folder: Path) -> dict[str, float]:
-    """What a training has to ask of Ray to be on a node that sees this folder.
-
-    Nothing where all nodes do, as on one machine or with shared storage; else the driver's node.
-    """
-    nodes = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
-    if len(nodes) < 2:
-        return {}
-    token = folder / "token"
-    write_text(token, secrets.token_hex())
-    kept = token.read_text()
-
-    @ray.remote(num_cpus=0)
-    def sees() -> bool:
-        return token.is_file() and token.read_text() == kept
-
-    asked = [
-        sees.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
-        ).remote()
-        for n in nodes
-    ]
-    answered, _ = ray.wait(asked, num_returns=len(asked), timeout=NODE_SECONDS)
-    seeing = 0
-    for answer in answered:
-        try:
-            seeing += bool(ray.get(answer))
-        except RayError:  # a node that has just gone, or that has no evo_agd
-            continue
-    token.unlink()
-    if seeing == len(nodes):
-        return {}
-    log.warning("%d of %d nodes see %s: students train on this one", seeing, len(nodes), folder)
-    return {f"node:{_own_address()}": 0.001}
-
-
-def _own_address() -> str:
-    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    return address
 
 
 def retrain(
@@ -212,6 +231,8 @@ def retrain(
     bf16: bool,
     space: Space | None = None,
     weights: dict[str, Tensor] | None = None,
+    race: Race | None = None,
+    gpus: float = 0.0,
     tick: Tick = lambda step, note: None,
 ) -> None:
     """Train all members that are not done yet; every core of the running Ray takes one at a time.
@@ -219,11 +240,23 @@ def retrain(
     Args:
         folder: keeps a ``<label>/student.safetensors`` for each, and what is needed to go on.
         space, weights: the supernet to inherit from; without, members start from scratch.
+        race: scores members while they train and stops the dominated ones. Of those that are
+            stopped there may be weights, if their verdict came late: :meth:`Race.outcome` tells.
+        gpus: of a GPU, for each training; 0 for the CPU.
 
     Raises:
+        InputError: GPUs are asked for, and there are none.
         RuntimeError: a training failed; what the others reached is kept.
     """
-    open_members = [m for m in members if not (folder / m.label / WEIGHTS).exists()]
+    known, dropped = {}, set[str]()
+    if race is not None:
+        for member in members:
+            _begin(folder, member, race.rungs)
+        known = {m.label: race.values(Notes(folder, m.label).scores()) for m in members}
+        dropped = set(race.dropped(known))
+    open_members = [
+        m for m in members if m.label not in dropped and not has_weights(folder, m.label)
+    ]
     if open_members:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # no files beside ours
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C stops the run, not just this stage
@@ -239,18 +272,21 @@ def retrain(
                 bf16=bf16,
                 space=space,
                 weights=weights,
+                race=race,
+                device="cuda" if gpus else "cpu",
             ),
-            {"cpu": 1, **nodes_of(folder.resolve())},
+            resources_of(folder.resolve(), gpus),
         )
         before = (len(members) - len(open_members)) * settings.steps
         results = tune.Tuner(
             trial,
             param_space={"member": tune.grid_search(open_members)},
+            tune_config=tune.TuneConfig(scheduler=Dominated(race, known) if race else None),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(folder.resolve()),
                 verbose=0,
-                callbacks=[_Watch(before, tick)],
+                callbacks=[_Watch(before, settings.steps, tick)],
                 failure_config=tune.FailureConfig(max_failures=2),
             ),
         ).fit()
@@ -259,6 +295,11 @@ def retrain(
             if isinstance(cause, InputError):  # a full disk, say: worth a line of its own
                 raise cause
             raise RuntimeError(f"retraining failed: {cause or error}")
+
+
+def has_weights(folder: Path, label: str) -> bool:
+    """Whether :func:`retrain` has trained a member in ``folder`` to the end."""
+    return (folder / label / WEIGHTS).exists()
 
 
 def trained_student(member: Member, folder: Path) -> Student:

@@ -82,6 +82,6 @@ def test_super_resolution_is_measured_beside_bicubic() -> None:
     high = photograph(64, 80, 3)
     pair = Pair("x", high[::4, ::4].copy(), high, high)
     measures = SuperResolutionMeasures([pair])
-    assert measures.of([high]) == {"psnr": 100.0}
+    assert measures.of([high]) == {"psnr": 100.0, "ssim": pytest.approx(1.0)}
     references = measures.references()
     assert references["psnr_teacher"] == 100.0 and references["psnr_bicubic"] < 40

@@ -11,7 +11,7 @@ from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import Candidate
 from evo_agd.evolve.state import SearchState, Store
 from evo_agd.files import write_json, write_text
-from evo_agd.run.directory import RunDirectory, locked, resume, start
+from evo_agd.run.directory import RunDirectory, choose, locked, resume, start
 
 
 def test_start_writes_the_resolved_settings(world: Path, tmp_path: Path) -> None:
@@ -100,3 +100,26 @@ def test_the_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     ]
     Store(run.history, run.search_state).write(SearchState(candidates=found))
     assert [float(r["gmacs"]) for r in run.read_history()] == [0.1, 1 / 3]
+
+
+def test_resume_lets_the_choice_of_students_differ(world: Path, tmp_path: Path) -> None:
+    run = start(tmp_path / "run", load(world / "tiny.yaml", ["compute.workers=3"]), "inputs")
+    before = run.config.read_bytes()
+    for path in (run.sheet, run.report):
+        path.write_text("of before")
+    settings = load(world / "tiny.yaml", ["students.ids=[f4-r1x4-s]", "students.margin=1"])
+    resume(run.path, settings, "inputs")
+    choose(run, load(world / "tiny.yaml"))  # the same choice, other workers
+    assert run.config.read_bytes() == before and run.sheet.exists() and run.report.exists()
+    choose(run, settings)
+    assert run.settings().students == settings.students
+    assert run.settings().compute.workers == 3
+    assert not run.sheet.exists() and not run.report.exists()
+
+
+def test_outcomes_that_are_damaged_are_told(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert run.read_outcomes() == {}
+    run.outcomes.write_text("[1]")
+    with pytest.raises(InputError, match=r"students\.json"):
+        run.read_outcomes()
