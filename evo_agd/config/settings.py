@@ -239,6 +239,19 @@ class StudentTraining(Training):
         return tuple(sorted(steps - {0, self.steps}))
 
 
+class TranslationTraining(StudentTraining):
+    """The retraining stage of a translation."""
+
+    freeze: Annotated[float, Field(ge=0, le=0.4)] | None = 0.1
+    """Instance norm gives way to biases, without which INT8 destroys the picture, for this share of
+    the steps, the last ones; 0 freezes after the last one, ``null`` never."""
+
+    @property
+    def frozen_steps(self) -> int:
+        """The steps that are trained without norms."""
+        return round((self.freeze or 0.0) * self.steps)
+
+
 class Quantization(Section):
     """INT8 export."""
 
@@ -342,6 +355,7 @@ class TranslationSettings(Settings):
     genes: TranslationGenes
     data: TranslationData
     judge: Judge = Judge()
+    students: TranslationTraining
 
     @model_validator(mode="after")
     def _no_truth(self) -> TranslationSettings:

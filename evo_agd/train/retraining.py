@@ -11,7 +11,7 @@ import os
 import platform
 import zlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,11 +21,14 @@ from ray import tune
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evo_agd.config.settings import Training
+from evo_agd.config.settings import Training, TranslationTraining
 from evo_agd.errors import InputError
 from evo_agd.nets.build import Architecture, Space, Student, empty_supernet, student_of
 from evo_agd.nets.students import WEIGHTS, write_weights
+from evo_agd.nets.translation import TranslationStudent
+from evo_agd.space.translation import TranslationArchitecture
 from evo_agd.train.distillation import score, student_losses
+from evo_agd.train.freezing import frozen_student
 from evo_agd.train.loop import Schedule, Tick, fit
 from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import CropSampler, Pair
@@ -33,6 +36,7 @@ from evo_agd.train.placement import resources_of
 from evo_agd.train.rungs import Dominated, Notes, Race
 
 REPORT_SECONDS = 1.0
+FROZEN_KEY = "stem_full.bias"  # a weight that is there where norms are not
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,10 @@ def inherited_student(member: Member, space: Space, weights: dict[str, Tensor]) 
 
 
 def schedule_of(settings: Training) -> Schedule:
-    """The schedule that a section of the settings asks for."""
+    """The schedule that a section of the settings asks for, but for steps without norms."""
+    frozen = settings.frozen_steps if isinstance(settings, TranslationTraining) else 0
     return Schedule(
-        settings.steps,
+        settings.steps - frozen,
         settings.learning_rate,
         settings.ema,
         by_fan_in=settings.rate_by_fan_in,
@@ -147,24 +152,45 @@ def _trial(
             notes.add(step, score(net, race.pictures, loss=loss, bf16=bf16, device=device))
             report(step)  # and wait: it may be the end
 
-    state = _state(folder, member)
-    train_member(
-        member,
-        net,
-        pairs,
-        settings,
-        loss=loss,
-        seed=seed,
-        bf16=bf16,
-        device=device,
-        checkpoint=state,
-        tick=tick,
-        looks=race.rungs if race else (),
-        look=look,
-    )
+    normed = _normed(folder, member)
+    if normed.exists():
+        net.load_state_dict(load_file(normed))
+    else:
+        train_member(
+            member,
+            net,
+            pairs,
+            settings,
+            loss=loss,
+            seed=seed,
+            bf16=bf16,
+            device=device,
+            checkpoint=_state(folder, member),
+            tick=tick,
+            looks=race.rungs if race else (),
+            look=look,
+        )
+    if isinstance(settings, TranslationTraining) and settings.freeze is not None:
+        write_weights(normed, net)
+        _state(folder, member).unlink(missing_ok=True)
+        assert isinstance(net, TranslationStudent)
+        before = settings.steps - settings.frozen_steps
+        net = frozen_student(
+            net.to(device),
+            pairs,
+            settings,
+            label=member.label,
+            loss=loss.to(device),
+            seed=seed,
+            bf16=bf16,
+            device=device,
+            checkpoint=_frozen(folder, member),
+            tick=lambda step, note: tick(before + step, note),
+        )
     look(settings.steps)
     write_weights(folder / member.label / WEIGHTS, net.to("cpu"))
-    state.unlink(missing_ok=True)
+    for path in (_state(folder, member), normed, _frozen(folder, member)):
+        path.unlink(missing_ok=True)
     report(settings.steps)
 
 
@@ -173,12 +199,23 @@ def _state(folder: Path, member: Member) -> Path:
     return folder / f"{member.label}.state"
 
 
+def _normed(folder: Path, member: Member) -> Path:
+    """A member that is trained but for what comes after its norms are frozen."""
+    return folder / f"{member.label}.normed.safetensors"
+
+
+def _frozen(folder: Path, member: Member) -> Path:
+    """Where that stands, while it goes on."""
+    return folder / f"{member.label}.frozen.state"
+
+
 def _begin(folder: Path, member: Member, rungs: Sequence[int]) -> None:
     """Start a training over that was begun with other rungs: scores at these are missing."""
     notes = Notes(folder, member.label)
     if not notes.began_with(rungs):
         (folder / member.label / WEIGHTS).unlink(missing_ok=True)
-        _state(folder, member).unlink(missing_ok=True)
+        for path in (_state(folder, member), _normed(folder, member), _frozen(folder, member)):
+            path.unlink(missing_ok=True)
         notes.begin(rungs)
 
 
@@ -304,6 +341,10 @@ def has_weights(folder: Path, label: str) -> bool:
 
 def trained_student(member: Member, folder: Path) -> Student:
     """What :func:`retrain` left in ``folder`` for a member."""
-    net = student_of(member.architecture)
-    net.load_state_dict(load_file(folder / member.label / WEIGHTS))
+    weights = load_file(folder / member.label / WEIGHTS)
+    architecture = member.architecture
+    if isinstance(architecture, TranslationArchitecture) and FROZEN_KEY in weights:
+        architecture = replace(architecture, frozen=True)
+    net = student_of(architecture)
+    net.load_state_dict(weights)
     return net
