@@ -242,7 +242,7 @@ class StudentTraining(Training):
 class TranslationTraining(StudentTraining):
     """The retraining stage of a translation."""
 
-    freeze: Annotated[float, Field(ge=0, le=0.4)] | None = 0.1
+    freeze: Annotated[float, Field(ge=0, le=0.4)] | None = 0.0
     """Instance norm gives way to biases, without which INT8 destroys the picture, for this share of
     the steps, the last ones; 0 freezes after the last one, ``null`` never."""
 

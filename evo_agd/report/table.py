@@ -32,19 +32,29 @@ class Column:
 
 
 DEPLOYED = (
-    Column("MB", "{:.2f}", "fp32_mb"),
-    Column("INT8", "{:.2f}", "int8_mb"),
-    Column("ms", "{:.0f}", "ms_fp32"),
-    Column("INT8", "{:.0f}", "ms_int8"),
+    Column("MB", "{:.3f}", "fp32_mb"),
+    Column("INT8", "{:.3f}", "int8_mb"),
+    Column("ms", "{:.1f}", "ms_fp32"),
+    Column("INT8", "{:.1f}", "ms_int8"),
+    Column("peak MB", "{:.0f}", "peak_mb_fp32"),
+    Column("INT8", "{:.0f}", "peak_mb_int8"),
 )
-SUPER_RESOLUTION = (
-    Column("PSNR", "{:.2f}", "psnr"),
-    Column("INT8", "{:.2f}", "psnr_int8"),
-    Column("bicubic+", "{:+.2f}", lambda m: m["psnr"] - m["psnr_bicubic"]),
+BESIDE_THE_TEACHER = (
+    Column("smaller", "{:.0f}x", "times_smaller"),
+    Column("faster", "{:.1f}x", "times_faster"),
 )
+AWAY = Column("teacher", "{:+.2f}", "db_from_teacher")
+INT8_FILE = (
+    Column("kB", "{:.0f}", lambda m: 1000 * m["int8_mb"]),
+    Column("ms", "{:.1f}", "ms_int8"),
+)
+SUPER_RESOLUTION = (Column("PSNR", "{:.2f}", "psnr"), Column("INT8", "{:.2f}", "psnr_int8"))
+SIMILARITY = (Column("SSIM", "{:.4f}", "ssim"), Column("INT8", "{:.4f}", "ssim_int8"))
+GAINED = Column("bicubic+", "{:+.2f}", lambda m: m["psnr"] - m["psnr_bicubic"])
 TRANSLATION = (
     Column("PSNR", "{:.2f}", "psnr"),
     Column("INT8", "{:.2f}", "psnr_int8"),
+    Column("to FP32", "{:.1f}", "psnr_int8_to_fp32"),
     Column("L1", "{:.3f}", "l1"),
     Column("perceptual", "{:.3f}", "perceptual"),
 )
@@ -56,22 +66,29 @@ SHARES = (
 
 def columns_of(metrics: Mapping[str, Any], *, brief: bool = False) -> tuple[Column, ...]:
     """The columns for students with these metrics; ``brief`` ones fit into 80 characters."""
+    measured = tuple(c for c in BESIDE_THE_TEACHER if c.key in metrics)
     if "psnr_bicubic" in metrics:
-        return (*SUPER_RESOLUTION, *DEPLOYED)
+        if brief:
+            return (*SUPER_RESOLUTION, *INT8_FILE, *measured, AWAY)
+        alike = SIMILARITY if "ssim" in metrics else ()
+        return (*SUPER_RESOLUTION, *alike, GAINED, *DEPLOYED, *measured, AWAY)
     shares = SHARES if "class_share" in metrics else ()
     if brief:
-        return (*TRANSLATION[:2], *shares, *DEPLOYED[2:])
+        return (*TRANSLATION[:3], *shares, *INT8_FILE, *measured)
     frechet = [Column(n.upper() if n == "fid" else "Frechet", "{:.1f}", n)
                for n in ("frechet", "fid") if n in metrics]  # fmt: skip
-    return (*TRANSLATION, *shares, *frechet, *DEPLOYED)
+    return (*TRANSLATION, *shares, *frechet, *DEPLOYED, *measured)
 
 
 def references(metrics: Mapping[str, Any], *, brief: bool = False) -> str:
     """One sentence on what the figures are, and what they are compared with."""
     if "psnr_bicubic" in metrics:
-        return (
-            f"Y-PSNR in dB (bicubic {metrics['psnr_bicubic']:.2f}, "
-            f"teacher {metrics['psnr_teacher']:.2f}); file sizes"
+        return "; ".join(
+            [
+                f"Y-PSNR in dB (bicubic {metrics['psnr_bicubic']:.2f}, "
+                f"teacher {metrics['psnr_teacher']:.2f})",
+                *_teacher(metrics),
+            ]
         )
     parts = ["RGB-PSNR in dB to the teacher's output"]
     if not brief:
@@ -91,7 +108,21 @@ def references(metrics: Mapping[str, Any], *, brief: bool = False) -> str:
                 f"{name} to real ones (inputs {metrics[f'{name}_input']:.1f}, "
                 f"teacher {metrics[f'{name}_teacher']:.1f})"
             )
-    return "; ".join(parts)
+    return "; ".join([*parts, *_teacher(metrics)])
+
+
+def _teacher(metrics: Mapping[str, Any]) -> list[str]:
+    """What INT8 files are so many times smaller and faster than."""
+    if not metrics.get("teacher_ms") or not metrics.get("teacher_mb"):
+        return []
+    gmacs, peak = metrics.get("teacher_gmacs"), metrics.get("teacher_peak_mb")
+    known = [f"{gmacs:.1f} GMACs"] if gmacs else []
+    known += [f"{metrics['teacher_mb']:.2f} MB", f"{metrics['teacher_ms']:.0f} ms"]
+    known += [f"{peak:.0f} MB at its peak"] if peak else []
+    where = (
+        "" if metrics["teacher_runtime"] == "ONNX Runtime" else f", in {metrics['teacher_runtime']}"
+    )
+    return [f"INT8 files beside the teacher in FP32 ({', '.join(known)}{where})"]
 
 
 def front_rows(run: RunDirectory) -> list[Row]:

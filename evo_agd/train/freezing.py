@@ -43,6 +43,8 @@ def frozen_student(
     key = zlib.crc32(f"{seed} {label} frozen".encode())
     low, _, _ = CropSampler(pairs, CROPS, settings.crop, key, upright=True).draw(0)
     child = frozen(net.eval(), low.to(device)).to(device)
+    if not settings.frozen_steps:
+        return child
     sampler = CropSampler(pairs, settings.batch, settings.crop, key, upright=True)
     losses = student_losses(child, sampler, loss=loss, bf16=bf16, device=device)
     schedule = Schedule(
