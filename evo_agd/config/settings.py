@@ -221,7 +221,7 @@ class StudentTraining(Training):
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.25, 0.5)
     """Shares of the steps at which members are scored on the pictures of the search and compared;
     without any, all of them train to the end."""
-    margin: Annotated[float, Field(ge=0)] = 0.2
+    margin: Annotated[float, Field(ge=0)] = 0.1
     """A member is stopped at a rung where one that costs less is better by more than this, in dB of
     averaged weights."""
 
