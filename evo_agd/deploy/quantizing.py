@@ -108,6 +108,10 @@ def quantize(
     with tempfile.TemporaryDirectory() as folder, quiet():
         temporary = Path(folder) / "int8.onnx"
         model = onnx.load(str(source))
+        for index, node in enumerate(model.graph.node):
+            node.name = (
+                node.name or f"{node.op_type}.{index}"
+            )  # what is left out is left out by name
         quantize_static(
             model,
             str(temporary),
