@@ -224,6 +224,19 @@ def _throughput(arguments: argparse.Namespace) -> None:
     )
 
 
+def _int8_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a finished run")
+    command.add_argument("--size", type=_positive, metavar="N", help="of the input (the run's)")
+    command.add_argument("--rounds", type=_positive, default=30, help="of all forms (30)")
+    _json_option(command)
+
+
+def _int8(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.int8 import int8
+
+    _measured(arguments, partial(int8, size=arguments.size, rounds=arguments.rounds))
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A sub-command: what it takes and does."""
@@ -239,6 +252,7 @@ BENCHMARKS = {
     "latency": Benchmark("milliseconds of each layer of a space", _latency_arguments, _latency),
     "quality": Benchmark("PSNR and SSIM on test sets", _quality_arguments, _quality),
     "search": Benchmark("the evolution beside others", _search_arguments, _search),
+    "int8": Benchmark("students in FP32 and INT8: quality, size, time", _int8_arguments, _int8),
     "throughput": Benchmark("candidates scored per second", _throughput_arguments, _throughput),
 }
 

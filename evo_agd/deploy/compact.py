@@ -38,6 +38,8 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     _drop_defaults(graph)
     _merge_constants(graph)
     _shorten_names(graph)
+    own = {p.key: p.value for p in result.metadata_props if not p.key.startswith("onnx.")}
+    helper.set_model_props(result, own)  # without what the quantizer notes for itself
     del graph.value_info[:]
     del graph.metadata_props[:]
     graph.ClearField("doc_string")
