@@ -61,6 +61,20 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
         }  # fmt: skip
         metrics = json.loads((folder / "metrics.json").read_text())
         assert {"psnr_supernet", "psnr_retrained", "distillation_loss_retrained"} <= set(metrics)
+        for name in ("psnr", "ssim"):
+            assert {f"{name}{end}" for end in ("", "_int8", "_teacher", "_bicubic")} <= set(metrics)
+        assert metrics["psnr"] - metrics["psnr_int8"] < 0.1 and metrics["int8_floating"] == []
+        assert metrics["teacher_runtime"] == "ONNX Runtime" and metrics["teacher_params"] > 0
+        for ours, theirs, name in (
+            ("int8_mb", "teacher_mb", "times_smaller"),
+            ("ms_int8", "teacher_ms", "times_faster"),
+            ("gmacs", "teacher_gmacs", "times_cheaper"),
+        ):
+            assert metrics[name] == pytest.approx(metrics[theirs] / metrics[ours])
+        sizes = {"fp32": "student.onnx", "int8": "student.int8.onnx"}
+        for kind, file in sizes.items():
+            assert metrics[f"{kind}_mb"] * 1e6 == pytest.approx((folder / file).stat().st_size)
+            assert metrics[f"peak_mb_{kind}"] > 0
     outcomes = json.loads((undisturbed / "students.json").read_text())
     assert {m["id"] for m in outcomes} == {p.name for p in students}
     assert all([s["step"] for s in m["scores"]] == [2, 3, 6] for m in outcomes)
@@ -68,6 +82,22 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     assert students[0].name in page and "data:image/png;base64" in page
     assert "<script src" not in page and "<link" not in page
     assert not list(undisturbed.glob("retraining")) and not list(undisturbed.glob("*.state"))
+
+
+def test_benchmark_int8_times_every_form_of_every_student(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "int8.json"
+    arguments = ["int8", str(undisturbed), "--size", "24", "--rounds", "3", "--json", str(file)]
+    assert benchmark.main(arguments) == 0
+    assert "channels last" in capsys.readouterr().out
+    rows = json.loads(file.read_text())
+    assert {r["id"] for r in rows} == {p.name for p in undisturbed.glob("students/*")}
+    for row in rows:
+        assert row["size"] == 24 and row["psnr_int8"] > 0
+        for form in ("ort_fp32", "torch_fp32", "torch_channels_last"):
+            assert row[f"{form}_ms"] > 0 and row[f"{form}_to_int8"] > 0
+        assert "ort_int8_to_int8" not in row
 
 
 def kill_in(stage: str, arguments: list[str], run: Path) -> None:
