@@ -90,9 +90,11 @@ def nearest(wanted: Wanted, seed: int) -> list[Contender]:
     draws = [partial(space.random, rng), *(partial(lambda g: g, g) for g in space.anchors())]
     found: dict[Genome, None] = {}
     for draw in draws:
+        if len(found) == wanted.count:
+            break
         lowered = [space.lowered(draw(), fits, rng) for _ in range(TRIES)]
         near = [g for g in lowered if g and wanted.distance(space.cost(g)) <= NEAR]
-        if near and len(found) < wanted.count:
+        if near:
             found[min(near, key=lambda g: wanted.distance(space.cost(g)))] = None
     if len(found) < wanted.count:
         cost = f"{wanted.gmacs:g} GMACs and {wanted.memory_mb:g} MB"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
-from time import monotonic
+from time import process_time
 from typing import Any
 
 from rich.console import Console
@@ -63,8 +63,8 @@ def contenders_of(
 
 
 def seconds_a_step(course: Course, one: Contender, budget: StudentTraining) -> float:
-    """Of training on one core, the median of a few steps with nothing else of ours running."""
-    marks = [monotonic()]
+    """Of the processor's, on one core, whatever else keeps it busy: the median of a few steps."""
+    marks = [process_time()]
     member = Member(one.id, one.architecture)
     train_member(
         member,
@@ -74,7 +74,7 @@ def seconds_a_step(course: Course, one: Contender, budget: StudentTraining) -> f
         loss=course.loss,
         seed=course.seed,
         bf16=course.bf16,
-        tick=lambda step, note: marks.append(monotonic()),
+        tick=lambda step, note: marks.append(process_time()),
     )
     return median(b - a for a, b in pairwise(marks[1:]))  # the first one warms up
 
@@ -216,7 +216,7 @@ def _show(
 ) -> None:
     steps, batch = rows[-1]["steps"], rows[-1]["batch"]
     title = f"effort: {steps} steps of {batch} crops from scratch, {seeds} seed(s)"
-    caption = "as papers: with biases and LeakyReLUs. s: of one training on one core, from a few "
+    caption = "as papers: with biases and LeakyReLUs. s: one core's for a training, from a few "
     caption += "timed steps. Times: cheaper in GMACs than the dearest."
     table = Table(title=title, caption=caption)
     table.add_column("space")
