@@ -54,6 +54,30 @@ def _json_option(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
 
 
+def _data_option(command: argparse.ArgumentParser, *, required: bool) -> None:
+    command.add_argument(
+        "--data",
+        nargs="+",
+        required=required,
+        default=[],
+        metavar="DIR",
+        help="test sets: folders of high-resolution photographs, or a data set's root",
+    )
+
+
+def _seeds_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seeds", type=_positive, default=1, help="trainings of each (1)")
+
+
+def _batch_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--batch", type=_positive, help="of each step (that of the students)")
+
+
+def _budget_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--steps", type=_positive, help="of each training (those of the students)")
+    _batch_option(command)
+
+
 # Imports are late: the command line should answer --help and typing errors before torch is loaded.
 
 
@@ -63,9 +87,8 @@ def _rank_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--near-gmacs", type=float, metavar="X", help="only within 10 %% of X GMACs"
     )
-    command.add_argument("--seeds", type=_positive, default=1, help="trainings of each (1)")
-    command.add_argument("--steps", type=_positive, help="of each training (those of the students)")
-    command.add_argument("--batch", type=_positive, help="of each step (that of the students)")
+    _seeds_option(command)
+    _budget_options(command)
     command.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     _json_option(command)
 
@@ -146,13 +169,7 @@ def _latency(arguments: argparse.Namespace) -> None:
 
 
 def _quality_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        metavar="DIR",
-        help="test sets: folders of high-resolution photographs, or a data set's root",
-    )
+    _data_option(command, required=True)
     command.add_argument(
         "--model",
         nargs="+",
@@ -170,6 +187,109 @@ def _quality(arguments: argparse.Namespace) -> None:
     rows = quality(arguments.data, arguments.model, arguments.scale, _console())
     if arguments.json:
         write_json(arguments.json, rows)
+
+
+def _effort_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--member",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("SPACE.yaml", "ID"),
+        help="a network; can be repeated",
+    )
+    near = command.add_argument_group("members of a space by what a published one costs")
+    near.add_argument("--nearest", type=Path, metavar="SPACE.yaml")
+    near.add_argument("--nearest-gmacs", type=float, default=110.6, metavar="X", help="(AGD's)")
+    near.add_argument("--nearest-mb", type=float, default=1.8, metavar="Y", help="(AGD's)")
+    near.add_argument("--nearest-count", type=_positive, default=2, metavar="N", help="(2)")
+    command.add_argument(
+        "--like",
+        type=Path,
+        required=True,
+        metavar="SPACE.yaml",
+        help="whose photographs, teacher, losses and students' training are taken",
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="another value in that file"
+    )
+    _budget_options(command)
+    command.add_argument(
+        "--rates",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="R",
+        help="learning rates, of which each network gets its best (that of the students)",
+    )
+    command.add_argument(
+        "--rate-steps", type=_positive, help="of the trainings that tell (a quarter of --steps)"
+    )
+    _seeds_option(command)
+    _data_option(command, required=True)
+    command.add_argument(
+        "--to", type=Path, required=True, metavar="FOLDER", help="of all trainings"
+    )
+    _json_option(command)
+
+
+def _effort(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.contenders import Wanted
+    from evo_agd.benchmarks.effort import effort
+    from evo_agd.config import load
+
+    wanted = None
+    if arguments.nearest:
+        size = (arguments.nearest_gmacs, arguments.nearest_mb)
+        wanted = Wanted(arguments.nearest, *size, arguments.nearest_count)
+    rows = effort(
+        load(arguments.like, arguments.set),
+        _console(),
+        members=[(Path(space), name) for space, name in arguments.member],
+        wanted=wanted,
+        tests=arguments.data,
+        to=arguments.to,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        rates=arguments.rates,
+        rate_steps=arguments.rate_steps,
+        seeds=arguments.seeds,
+    )
+    if arguments.json:
+        write_json(arguments.json, rows)
+
+
+def _retraining_arguments(command: argparse.ArgumentParser) -> None:
+    _run_argument(command)
+    command.add_argument("--members", type=_positive, default=3, help="of the front (3)")
+    command.add_argument(
+        "--steps",
+        nargs="+",
+        type=_positive,
+        default=[250, 1000, 4000],
+        metavar="N",
+        help="budgets (250 1000 4000)",
+    )
+    _batch_option(command)
+    _seeds_option(command)
+    _data_option(command, required=False)
+    _json_option(command)
+
+
+def _retraining(arguments: argparse.Namespace) -> None:
+    from evo_agd.benchmarks.retraining import retraining
+
+    _measured(
+        arguments,
+        partial(
+            retraining,
+            members=arguments.members,
+            steps=arguments.steps,
+            batch=arguments.batch,
+            seeds=arguments.seeds,
+            tests=arguments.data,
+        ),
+    )
 
 
 def _search_arguments(command: argparse.ArgumentParser) -> None:
@@ -251,6 +371,8 @@ BENCHMARKS = {
     "cost": Benchmark("multiply-accumulates and parameters", _cost_arguments, _cost),
     "latency": Benchmark("milliseconds of each layer of a space", _latency_arguments, _latency),
     "quality": Benchmark("PSNR and SSIM on test sets", _quality_arguments, _quality),
+    "effort": Benchmark("networks of different spaces trained alike", _effort_arguments, _effort),
+    "retraining": Benchmark("inherited weights or none", _retraining_arguments, _retraining),
     "search": Benchmark("the evolution beside others", _search_arguments, _search),
     "int8": Benchmark("students in FP32 and INT8: quality, size, time", _int8_arguments, _int8),
     "throughput": Benchmark("candidates scored per second", _throughput_arguments, _throughput),

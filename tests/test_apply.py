@@ -18,7 +18,8 @@ import evo_agd.__main__
 from evo_agd.apply import main
 from evo_agd.deploy import applying, picture_lists
 from evo_agd.deploy.model_file import ModelFile
-from evo_agd.deploy.onnx_file import as_input, export, quantize, session
+from evo_agd.deploy.onnx_file import as_input, export, session
+from evo_agd.deploy.quantizing import quantize
 from evo_agd.nets.super_resolution import SRStudent
 from evo_agd.space.super_resolution import Block, SRArchitecture
 from tests.conftest import ROOT, photograph

@@ -238,7 +238,8 @@ def _published(images: ImageSet) -> list[dict[str, Any]]:
     ]
 
 
-def _text(value: float | None, digits: int) -> str:
+def text(value: float | None, digits: int) -> str:
+    """A figure for a table."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
@@ -255,7 +256,7 @@ def _set_table(name: str, rows: list[dict[str, Any]], pictures: int, scale: int)
             origin = row["origin"]
             if origin == PUBLISHED_ROW:
                 origin += f": {row['source']}"
-            figures = (_text(row["psnr"], 2), _text(row["ssim"], 4))
+            figures = (text(row["psnr"], 2), text(row["ssim"], 4))
             table.add_row(escape(row["method"]), *figures, escape(origin))
     return table
 
@@ -279,7 +280,7 @@ def _joint_table(names: list[str], rows: list[dict[str, Any]], scale: int) -> Ta
                 lines.setdefault((origin, row["method"]), {})[row["set"]] = row
     for (origin, method), found in lines.items():
         row = next(iter(found.values()))
-        memory = _text(row["memory_mb"], 2) + (" (file)" if row["memory_of"] == "file" else "")
-        reached = [_text(found[name]["psnr"] if name in found else None, 2) for name in names]
-        table.add_row(escape(method), _text(row["gflops"], 2), memory, *reached, origin)
+        memory = text(row["memory_mb"], 2) + (" (file)" if row["memory_of"] == "file" else "")
+        reached = [text(found[name]["psnr"] if name in found else None, 2) for name in names]
+        table.add_row(escape(method), text(row["gflops"], 2), memory, *reached, origin)
     return table

@@ -19,6 +19,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 from scipy.stats import kendalltau, spearmanr
 
+from evo_agd.benchmarks.alone import Course, budget_of, folder_of
 from evo_agd.benchmarks.trained import pipeline_of
 from evo_agd.errors import InputError
 from evo_agd.evolve.candidates import cost_values, violation
@@ -27,9 +28,8 @@ from evo_agd.progress import bar
 from evo_agd.run.directory import RunDirectory
 from evo_agd.run.pipeline import Pipeline
 from evo_agd.space.genes import Genome
-from evo_agd.train.distillation import score
 from evo_agd.train.loop import cores
-from evo_agd.train.retraining import Member, retrain, trained_student
+from evo_agd.train.retraining import Member
 
 DRAW = 4  # random-stream key
 NEAR = 0.10  # share by which --near-gmacs may be missed
@@ -113,17 +113,10 @@ def rank(
     one that was stopped to go on.
     """
     pipeline = pipeline_of(run, console)
-    settings = pipeline.settings
-    train, validation = pipeline.teach(run)
-    budget = settings.students.model_copy(
-        update={
-            "inherit": False,
-            "steps": steps or settings.students.steps,
-            "batch": batch or settings.students.batch,
-        }
-    )
+    course = Course.of(pipeline, run)
+    budget = budget_of(pipeline.settings.students, steps, batch)
     genomes = draw(pipeline, members, near_gmacs, seed)
-    folder = run.path / "rank" / f"steps{budget.steps}-batch{budget.batch}"
+    folder = folder_of(run.path / "rank", budget)
     trained = [
         Member(pipeline.space.id_of(g), pipeline.space.decode(g), s)
         for g in genomes
@@ -131,31 +124,14 @@ def rank(
     ]
     weights = load_file(run.supernet)
     with cluster(None, pipeline.workers):
-        pool = pipeline.pool(weights, train, validation)
+        pool = pipeline.pool(weights, course.train, course.validation)
         with bar(console, "supernet scores", len(genomes)) as tick:
             pool.submit(genomes)
             results = pool.collect(lambda done: tick(done, ""))
         pool.close()
         scores = [r.figures["psnr"] if r.figures else float("nan") for r in results]
-        with bar(console, "training alone", budget.steps * len(trained)) as tick:
-            retrain(
-                trained,
-                folder,
-                train,
-                budget,
-                loss=pipeline.loss,
-                seed=settings.seed,
-                bf16=pipeline.bf16,
-                tick=tick,
-            )
-    alone = np.array(
-        [
-            score(
-                trained_student(m, folder), validation, loss=pipeline.loss, bf16=pipeline.bf16
-            ).psnr
-            for m in trained
-        ]
-    ).reshape(len(genomes), seeds)
+        course.run("training alone", trained, folder, budget)
+    alone = np.array([course.psnr(m, folder) for m in trained]).reshape(len(genomes), seeds)
     gmacs = [pipeline.space.cost(g).gmacs for g in genomes]
     rows: list[dict[str, Any]] = [
         {

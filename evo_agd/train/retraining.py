@@ -46,17 +46,24 @@ class Member:
     id: str
     architecture: Architecture
     seed: int = 0
+    rate: float | None = None
+    """Peak learning rate in place of the settings'."""
+
+    @property
+    def origin(self) -> str:
+        """What initial weights and crops are drawn from: at every learning rate the same."""
+        return self.id if self.seed == 0 else f"{self.id}+seed{self.seed}"
 
     @property
     def label(self) -> str:
         """Unique among the members of a run, and fit for a file name."""
-        return self.id if self.seed == 0 else f"{self.id}+seed{self.seed}"
+        return self.origin if self.rate is None else f"{self.origin}+rate{self.rate:g}"
 
 
 def fresh_student(member: Member) -> Student:
     """The member with random weights, from its id and seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(member.label.encode()))
+        torch.manual_seed(zlib.crc32(member.origin.encode()))
         return student_of(member.architecture)
 
 
@@ -95,8 +102,10 @@ def train_member(
     look: Callable[[int], None] = lambda step: None,
 ) -> Student:
     """Train one student in place and return it; it and the loss are on ``device`` from then on."""
+    if member.rate is not None:
+        settings = settings.model_copy(update={"learning_rate": member.rate})
     net, loss = net.to(device), loss.to(device)
-    key = zlib.crc32(f"{seed} {member.label}".encode())
+    key = zlib.crc32(f"{seed} {member.origin}".encode())
     sampler = CropSampler(pairs, settings.batch, settings.crop, key, upright=net.scale == 1)
     losses = student_losses(net, sampler, loss=loss, bf16=bf16, device=device)
     fit(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from evo_agd.deploy.model_file import ModelFile, open_model, open_session
-from evo_agd.deploy.onnx_file import export, quantize
+from evo_agd.deploy.onnx_file import export
+from evo_agd.deploy.quantizing import quantize
 from evo_agd.deploy.working_memory import UNKNOWN, Room, bytes_per_pixel
 from evo_agd.errors import InputError
 from evo_agd.nets.super_resolution import SRStudent
