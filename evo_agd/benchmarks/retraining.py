@@ -23,7 +23,8 @@ from evo_agd.config.settings import StudentTraining
 from evo_agd.errors import InputError
 from evo_agd.evolve.cluster import cluster
 from evo_agd.run.directory import RunDirectory
-from evo_agd.run.pipeline import Pipeline, chosen_for_retraining
+from evo_agd.run.pipeline import Pipeline
+from evo_agd.run.students import chosen_for_retraining
 from evo_agd.train.retraining import Member
 
 VALIDATION = "validation"
