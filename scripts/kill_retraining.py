@@ -20,14 +20,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-from kill_searches import KEPT, Nodes, copy, kill
+from kill_searches import KEPT, Nodes, copy, drive, kill
 
 FILES = {"architecture.yaml", "student.safetensors", "metrics.json", "student.onnx"}
 FILES |= {"student.int8.onnx"}
@@ -68,9 +67,7 @@ class Driver:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "evo_agd.search", "--run", str(self.run), "--resume"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen([*command, *self.more], start_new_session=True, **quiet)
+        self.process = drive(self.run, self.more)
         self.starts += 1
 
     @property

@@ -42,6 +42,14 @@ def copy(run: Path, to: Path, kept: Sequence[str] = KEPT) -> Path:
     return to
 
 
+def drive(run: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A process of its own that goes on with a run."""
+    command = [sys.executable, "-m", "evo_agd.search", "--run", str(run), "--resume", *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
 class Search:
     """A driver at work on a run, until the search has ended."""
 
@@ -51,9 +59,7 @@ class Search:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "evo_agd.search", "--run", str(self.run), "--resume"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.driver = subprocess.Popen([*command, *self.more], start_new_session=True, **quiet)
+        self.driver = drive(self.run, self.more)
         self.starts += 1
 
     @property
