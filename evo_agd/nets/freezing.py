@@ -23,41 +23,34 @@ from evo_agd.nets.translation import TranslationStudent
 def frozen(net: TranslationStudent, pictures: Tensor) -> TranslationStudent:
     """The network with biases in place of norms, whose statistics are those of some pictures.
 
+    A layer's statistics are of what the layers in front of it give when they are frozen already. With
+    those of the network as it was, what each one is off by is amplified by the next: the last
+    activations were ten times as large as the first, and 8 bits were not enough for them.
+
     Args:
         net: with instance norm; it is left as it is.
         pictures: (N, 3, H, W) in 0..1, sides divisible by 4.
     """
-    child = TranslationStudent(replace(net.architecture, frozen=True))
+    child = TranslationStudent(replace(net.architecture, frozen=True)).to(pictures.device)
     child.load_state_dict(net.state_dict(), strict=False)  # all but the biases, which are new
-    statistics: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def watch(name: str, module: nn.Module) -> None:
-        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            output = output.double()
-            mean = output.mean(dim=(0, 2, 3))
-            # The mean of pictures' variances, not the variance of all: what the norms divided by.
-            variance = output.var(dim=(2, 3), correction=0).mean(dim=0)
-            statistics[name] = mean.float(), variance.float()
+    def freeze(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        assert isinstance(module, ElasticConv | ElasticTransposed) and module.bias is not None
+        mean = output.mean(dim=(0, 2, 3), dtype=torch.float32)
+        variance = output.var(dim=(0, 2, 3), correction=0)
+        rate = torch.rsqrt(variance + EPSILON)
+        outputs = (1, -1, 1, 1) if isinstance(module, ElasticTransposed) else (-1, 1, 1, 1)
+        module.weight.mul_(rate.view(outputs))
+        module.bias.copy_(-mean * rate)
+        return (output - mean.view(1, -1, 1, 1)) * rate.view(1, -1, 1, 1)
 
-        handles.append(module.register_forward_hook(keep))
-
-    handles: list[torch.utils.hooks.RemovableHandle] = []
-    for name, module in net.named_modules():
-        if isinstance(module, ElasticConv | ElasticTransposed) and module is not net.last:
-            watch(name, module)
-    try:
-        with torch.no_grad():
-            net(pictures)
-    finally:
-        for handle in handles:
-            handle.remove()
-    modules = dict(child.named_modules())
+    handles = [
+        module.register_forward_hook(freeze)
+        for module in child.modules()
+        if isinstance(module, ElasticConv | ElasticTransposed) and module is not child.last
+    ]
     with torch.no_grad():
-        for name, (mean, variance) in statistics.items():
-            module = modules[name]
-            assert isinstance(module, ElasticConv | ElasticTransposed) and module.bias is not None
-            rate = torch.rsqrt(variance + EPSILON)
-            outputs = (1, -1, 1, 1) if isinstance(module, ElasticTransposed) else (-1, 1, 1, 1)
-            module.weight.mul_(rate.view(outputs))
-            module.bias.copy_(-mean * rate)
+        child(pictures)
+    for handle in handles:
+        handle.remove()
     return child

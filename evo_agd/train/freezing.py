@@ -18,7 +18,7 @@ from evo_agd.train.losses import DistillationLoss
 from evo_agd.train.pairs import CropSampler, Pair
 
 CROPS = 32  # whose statistics the norms are frozen at
-RATE = 0.1  # of the learning rate before: the network is nearly there
+RATE = 0.03  # of the learning rate before: the network is nearly there
 
 
 def frozen_student(

@@ -49,7 +49,8 @@ def test_frozen_at_the_end_or_trained_on() -> None:
 
 def test_a_part_of_the_steps_is_without_norms() -> None:
     assert TranslationTraining(steps=50, freeze=0.1).frozen_steps == 5
-    assert TranslationTraining(steps=50).frozen_steps == 0
+    assert TranslationTraining(steps=50, freeze=0).frozen_steps == 0
+    assert TranslationTraining(steps=50, freeze=None).frozen_steps == 0
     with pytest.raises(ValueError, match=r"0\.4"):
         TranslationTraining(steps=50, freeze=0.5)
 
