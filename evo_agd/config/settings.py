@@ -243,9 +243,9 @@ class TranslationTraining(StudentTraining):
     """The retraining stage of a translation."""
 
     freeze: Annotated[float, Field(ge=0, le=0.4)] | None = 0.05
-    """Instance norm gives way to biases, without which INT8 destroys the picture, for this share of
-    the steps, the last ones; 0 freezes after the last one, ``null`` never. A few steps without norms
-    are what makes the ranges of activations narrow enough for 8 bits."""
+    """Instance norm gives way to biases for this share of the steps, the last ones; 0 freezes after
+    the last one, ``null`` never. INT8 destroys a picture that goes through norms, and a few steps
+    without them are what makes the ranges of activations narrow enough for 8 bits."""
 
     @property
     def frozen_steps(self) -> int:

@@ -23,8 +23,8 @@ from evo_agd.nets.translation import TranslationStudent
 def frozen(net: TranslationStudent, pictures: Tensor) -> TranslationStudent:
     """The network with biases in place of norms, whose statistics are those of some pictures.
 
-    A layer's statistics are of what the layers in front of it give when they are frozen already. With
-    those of the network as it was, what each one is off by is amplified by the next: the last
+    A layer's statistics are of what the layers in front of it give when they are frozen already.
+    With those of the network as it was, what each one is off by is amplified by the next: the last
     activations were ten times as large as the first, and 8 bits were not enough for them.
 
     Args:
