@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from evo_agd.run.directory import RunDirectory
 from evo_agd.train.loop import bf16_pays, cores, mixed, threads
 
 WARM_UP = 3
+PAUSE = 0.03  # seconds in which the threads of who ran before stop waiting for more work
 FORMS = {
     "ort_fp32": "ORT FP32",
     "ort_int8": "ORT INT8",
@@ -67,11 +68,22 @@ def forms_of(folder: Path, size: int, count: int) -> dict[str, Callable[[], obje
     return found
 
 
-def alternating(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each call, ``rounds`` times, in turn: what disturbs one disturbs all."""
+def alternating(
+    calls: Mapping[str, Callable[[], object]], rounds: int, *, pause: float = PAUSE
+) -> dict[str, list[float]]:
+    """Milliseconds of each call, ``rounds`` times, in turn: what disturbs one disturbs all.
+
+    Torch and ONNX Runtime have threads of their own, which wait for more work on the cores that the
+    other one needs. So each turn begins with a pause, and with a call that is not timed.
+
+    Args:
+        pause: in seconds.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(WARM_UP + rounds):
         for name, call in calls.items():
+            sleep(pause)
+            call()
             began = perf_counter()
             call()
             if turn >= WARM_UP:
