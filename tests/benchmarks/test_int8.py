@@ -19,8 +19,8 @@ from tests.conftest import photograph
 
 def test_forms_take_turns_and_ratios_are_of_rounds() -> None:
     calls: list[str] = []
-    taken = alternating({n: lambda n=n: calls.append(n) for n in "ab"}, 4, pause=0)  # type: ignore[misc]
-    assert calls == ["a", "a", "b", "b"] * (WARM_UP + 4)
+    taken = alternating({n: lambda n=n: calls.append(n) for n in "ab"}, 4)  # type: ignore[misc]
+    assert calls == ["a", "b"] * (WARM_UP + 4)
     assert {name: len(values) for name, values in taken.items()} == {"a": 4, "b": 4}
     # A machine that is three times slower in the last rounds changes no ratio.
     found = ratios({"ort_fp32": [4, 4, 12, 12], "ort_int8": [2, 2, 6, 6]})
