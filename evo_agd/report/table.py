@@ -71,13 +71,13 @@ def columns_of(metrics: Mapping[str, Any], *, brief: bool = False) -> tuple[Colu
         if brief:
             return (*SUPER_RESOLUTION, *INT8_FILE, *measured, AWAY)
         alike = SIMILARITY if "ssim" in metrics else ()
-        return (*SUPER_RESOLUTION, *alike, GAINED, *DEPLOYED, *measured, AWAY)
+        return (*SUPER_RESOLUTION, *measured, AWAY, GAINED, *alike, *DEPLOYED)
     shares = SHARES if "class_share" in metrics else ()
     if brief:
         return (*TRANSLATION[:3], *shares, *INT8_FILE, *measured)
     frechet = [Column(n.upper() if n == "fid" else "Frechet", "{:.1f}", n)
                for n in ("frechet", "fid") if n in metrics]  # fmt: skip
-    return (*TRANSLATION, *shares, *frechet, *DEPLOYED, *measured)
+    return (*TRANSLATION[:3], *measured, *shares, *TRANSLATION[3:], *frechet, *DEPLOYED)
 
 
 def references(metrics: Mapping[str, Any], *, brief: bool = False) -> str:
