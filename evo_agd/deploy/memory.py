@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+
+from evo_agd.deploy.sessions import session
 
 STATUS = Path("/proc/self/status")
 SECONDS = 300
@@ -38,12 +39,8 @@ def _resident() -> tuple[int, int]:
 
 
 def _main(path: str, size: str, threads: str) -> None:
-    # Not deploy.onnx_file's session: that file loads torch, which takes seconds.
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(threads)
-    options.log_severity_level = 3
     before, _ = _resident()
-    model = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    model = session(Path(path), int(threads))
     given = model.get_inputs()[0]
     model.run(None, {given.name: np.zeros((1, 3, int(size), int(size)), np.float32)})
     sys.stdout.write(f"{(_resident()[1] - before) / 1e6}\n")

@@ -13,10 +13,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from evo_agd.deploy.sessions import FATAL, MULTIPLE, OVERLAP, SCALE, WHOLE, session
 from evo_agd.deploy.working_memory import bytes_per_pixel
 from evo_agd.errors import InputError
 
-SCALE, OVERLAP, MULTIPLE, WHOLE = "scale", "overlap", "multiple", "whole"  # ONNX metadata
 LEAST = 8  # pixels a side that every network of ours takes
 SPATIAL = {2, 3, -1, -2}  # axes of NCHW
 OVER_THE_PICTURE = {"InstanceNormalization", "GlobalAveragePool", "GlobalMaxPool"}
@@ -81,14 +81,8 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     Raises:
         InputError: not a file that ONNX Runtime can load.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what fails is raised too
     try:
-        return onnxruntime.InferenceSession(
-            str(path), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        return session(path, threads, severity=FATAL)  # what fails is raised too
     except Exception as error:  # any of ONNX Runtime's own
         raise InputError(path, "an ONNX file that ONNX Runtime can load", error) from error
 

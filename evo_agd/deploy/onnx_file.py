@@ -15,6 +15,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from evo_agd.deploy.sessions import MULTIPLE, OVERLAP, SCALE, WHOLE
+from evo_agd.deploy.sessions import session as session
 from evo_agd.files import write_bytes
 from evo_agd.nets.bounds import multiple_of, reach_of, sees_all
 from evo_agd.nets.build import Student
@@ -86,27 +88,16 @@ def metadata_of(net: Student) -> dict[str, str]:
     is 1 where every pixel looks at the whole picture, through instance norm or a pooled gate.
     """
     return {
-        "scale": str(net.scale),
-        "overlap": str(reach_of(net)),
-        "multiple": str(multiple_of(net)),
-        "whole": str(int(sees_all(net))),
+        SCALE: str(net.scale),
+        OVERLAP: str(reach_of(net)),
+        MULTIPLE: str(multiple_of(net)),
+        WHOLE: str(int(sees_all(net))),
     }
 
 
 def as_input(low: Photo) -> NDArray[np.float32]:
     """An image as a (1, 3, h, w) array in 0..1."""
     return np.ascontiguousarray(low.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
-
-
-def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        str(path), sess_options=options, providers=["CPUExecutionProvider"]
-    )
 
 
 def run(model: onnxruntime.InferenceSession, low: Photo) -> Photo:
