@@ -12,6 +12,7 @@ What is left out is the rounding of biases, which have 32 bits.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -126,7 +127,7 @@ class SimulatedInt8:
             raise ValueError(f"{mode.made} tensors, {len(self.ranges)} in calibration")
 
 
-class _Mode(TorchFunctionMode):
+class _Mode(TorchFunctionMode, ABC):
     """Sees every call of a torch function, and the tensors that the quantizer puts pairs around.
 
     A tensor is one of these when an operator makes it, or else when the first one takes it that is
@@ -137,9 +138,9 @@ class _Mode(TorchFunctionMode):
         super().__init__()
         self.made = 0
 
+    @abstractmethod
     def pair(self, x: Tensor, number: int) -> Tensor:
         """What becomes of a tensor; several have one number, and so one range."""
-        raise NotImplementedError
 
     def weights(self, weight: Tensor, axis: int) -> Tensor:
         """What becomes of a convolution's weights."""
